@@ -1,0 +1,127 @@
+// Package policy says who is asking and whether they may.
+//
+// It knows neither sockets nor net/http: a [Request] is what a gate saw, an
+// [Identity] is who sent it, and a [Policy] answers with a [Decision]. Serving
+// and explaining call the same code with the same values.
+package policy
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Header is the read side of a request's header fields. http.Header has it.
+type Header interface {
+	// Get returns the first value of the named field, or "".
+	Get(name string) string
+	// Values returns every value of the named field in order, or nil.
+	Values(name string) []string
+}
+
+// Request is one request as policy sees it. It is filled once and never
+// changed, so it may be kept and decided again after a reload.
+type Request struct {
+	Gate       string     // name of the gate it came in by
+	Client     netip.Addr // who sent it: the peer address, or what a trusted proxy said
+	ServerName string     // SNI of the handshake, lower case, without a trailing dot
+	Method     string     // empty on a TCP gate, as are the fields below
+	Host       string     // authority without port, lower case, without a trailing dot
+	Target     string     // path and query exactly as received
+	Path       string     // the canonical path: what rules are matched against
+	Header     Header     // nil on a TCP gate
+}
+
+// Peer is who a verified client certificate proves. It is made once a
+// connection and shared by its requests; nobody may change it.
+type Peer struct {
+	Subject    string      // distinguished name, RFC 4514
+	CommonName string      // only the names below count where a certificate has any
+	DNSNames   []string    // dNSName SANs
+	Emails     []string    // rfc822Name SANs
+	URIs       []string    // uniformResourceIdentifier SANs
+	ID         spiffeid.ID // zero unless exactly one URI SAN is a valid SPIFFE ID
+	Issuer     string      // distinguished name of the issuer
+	Serial     string      // lower-case hexadecimal
+	NotAfter   time.Time   // when the leaf ends
+}
+
+// User is whom a credential proves.
+type User struct {
+	Method string   // the configured method that proved it: "local" for the user file
+	Issuer string   // who vouches for the name, where the method has such; else ""
+	Name   string   // the name within the method
+	Email  string   // only if verified
+	Groups []string // names within the method
+	// Stamp binds the user to the stored secret, session or token that proved
+	// it, so that Recheck notices a change. It holds no credential.
+	Stamp string
+}
+
+// Identity is who is asking. Either part may be nil.
+type Identity struct {
+	Peer *Peer
+	User *User
+}
+
+// Login is what an authenticator found in a request.
+type Login struct {
+	User            *User
+	ConsumedHeaders []string // fields that carried the credential; not forwarded
+	ConsumedCookies []string // cookies that carried it; not forwarded
+	SetCookies      []string // Set-Cookie values for the client
+}
+
+// Decision is the answer to one request.
+type Decision struct {
+	Allow  bool
+	Rule   string // name of the rule that decided; "" when none was selected
+	Reason Reason // why not; "" when allowed
+	// Challenge says that a credential would help: no user was proven, the
+	// rule demands one that a configured method could prove, and whatever it
+	// demands of the peer is met. The answer is 401 rather than 403.
+	Challenge bool
+}
+
+// Reason is why something was refused. The list is closed: it is the same in
+// the log and the metrics, and a client never sees it.
+type Reason string
+
+// The reasons, in the order in which a connection or request meets them.
+const (
+	PeerUntrusted   Reason = "peer_untrusted"     // chain, usage or purpose
+	PeerMissing     Reason = "peer_missing"       // a client certificate is required
+	PeerExpired     Reason = "peer_expired"       // leaf or issuer outside its dates
+	PeerRevoked     Reason = "peer_revoked"       // on the issuer's CRL
+	CRLExpired      Reason = "crl_expired"        // the issuer's CRL is overdue
+	BadRequest      Reason = "bad_request"        // framing, several credentials, odd headers
+	AmbiguousTarget Reason = "ambiguous_target"   // the path has more than one reading
+	MethodRefused   Reason = "method_not_allowed" // TRACE, CONNECT
+	WrongHost       Reason = "wrong_host"         // authority is not one of the gate's
+	NoCredentials   Reason = "no_credentials"     // a user is demanded and none was proven
+	BadCredentials  Reason = "bad_credentials"    // a credential came and is wrong
+	RateLimited     Reason = "rate_limited"       // too many failures
+	Overloaded      Reason = "overloaded"         // a bounded queue is full
+	RuleDenied      Reason = "rule_denied"        // the selected rule refuses
+	NoRule          Reason = "no_rule"            // no rule was selected
+	DependencyDown  Reason = "dependency_down"    // something needed for the decision did not answer
+	BadIdentity     Reason = "bad_identity"       // an identity that no header can carry
+)
+
+// Refusal is the error of an authenticator that refuses a credential.
+type Refusal struct {
+	Reason     Reason
+	RetryAfter time.Duration // advice for the client; 0: none
+	Err        error         // for the log; never holds the credential; may be nil
+}
+
+func (r *Refusal) Error() string {
+	if r.Err == nil {
+		return string(r.Reason)
+	}
+	return string(r.Reason) + ": " + r.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (r *Refusal) Unwrap() error { return r.Err }
