@@ -1,3 +1,32 @@
 // Package certs holds what a gate presents and whom it trusts, always the
 // newest good set.
+//
+//	store := &certs.Store{Source: &files.Source{TLS: []string{"/etc/sidegate/tls"}}, Log: log}
+//	if err := store.Load(ctx); err != nil { … } // refuse to start
+//	go store.Run(ctx, changed)
+//	tls.Config{GetCertificate: store.GetCertificate}
+//
+// # Promises
+//
+// A [Material] is one immutable value: certificates, roots and CRLs that were
+// read together are swapped together. A candidate is checked before it
+// serves (key fits, chain in order, dates, usages, names that were served
+// before, every block of every bundle readable, CRLs signed by their issuer).
+// One that fails leaves the last good generation in service. One that is not
+// yet valid is staged until it is.
+//
+// [Store.VerifyPeer] asks the roots of the generation in service, on resumed
+// sessions too, at the exact time, without any network connection.
+//
+// # What it does not do
+//
+// It never skips verification, never falls back to the system's roots, and
+// does not tolerate clock skew.
+//
+// # Design
+//
+// Sources only load; when to load again, retries and logging are
+// [sidegate/certs/reload]'s, which users and policy share. The alternative,
+// certificates that are read from disk in the handshake, sees torn pairs and
+// costs a read each time.
 package certs

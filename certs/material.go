@@ -1,0 +1,233 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Input is what a source has read: the content of each file, by the name that
+// errors shall call it.
+type Input struct {
+	Pairs []PairInput // the first is the default
+	// Bundle are the CAs of clients, PEM. nil: client certificates are not
+	// asked for.
+	Bundle []File
+	// Domains are CAs that vouch for the SPIFFE IDs of one trust domain only,
+	// by trust domain.
+	Domains map[string]File
+	CRLs    []File
+	// Notes are for the log when the material comes into service.
+	Notes []string
+}
+
+// File is a name and a content.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// PairInput is a certificate chain and its key.
+type PairInput struct {
+	Name      string // of the pair, for metrics
+	Cert, Key File
+}
+
+// Material is one immutable generation of what is presented and trusted.
+type Material struct {
+	ID    string // short hash of the content
+	Notes []string
+	pairs []*Pair
+	exact map[string][]*Pair // by lower-case name; "*.x" for wildcards
+	trust *trust             // nil: no client certificates
+}
+
+// Pair is a certificate that is presented.
+type Pair struct {
+	Name  string
+	Cert  tls.Certificate // Leaf is set
+	names []string
+}
+
+// NewMaterial checks the input and makes a material of it. The dates of the
+// pairs are not checked here: see [Store].
+func NewMaterial(in Input) (*Material, error) {
+	m := &Material{ID: in.id(), Notes: in.Notes, exact: map[string][]*Pair{}}
+	if len(in.Pairs) == 0 {
+		return nil, errors.New("no certificate and key")
+	}
+	for _, p := range in.Pairs {
+		pair, err := newPair(p)
+		if err != nil {
+			return nil, err
+		}
+		m.pairs = append(m.pairs, pair)
+		for _, name := range pair.names {
+			m.exact[name] = append(m.exact[name], pair)
+		}
+	}
+	if in.Bundle == nil && in.Domains == nil {
+		return m, nil
+	}
+	var err error
+	m.trust, err = newTrust(in)
+	return m, err
+}
+
+// id hashes every file with its name, in the order in which they count.
+func (in *Input) id() string {
+	h := sha256.New()
+	add := func(f File) {
+		fmt.Fprintf(h, "%d:%s%d:", len(f.Name), f.Name, len(f.Data))
+		h.Write(f.Data)
+	}
+	for _, p := range in.Pairs {
+		add(p.Cert)
+		add(p.Key)
+	}
+	for _, f := range slices.Concat(in.Bundle, in.CRLs) {
+		add(f)
+	}
+	for _, d := range sortedKeys(in.Domains) {
+		add(in.Domains[d])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+func newPair(in PairInput) (*Pair, error) {
+	chain, err := ParseCertificates(in.Cert.Name, in.Cert.Data)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(in.Key.Name, in.Key.Data)
+	if err != nil {
+		return nil, err
+	}
+	leaf := chain[0]
+	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
+		return nil, fmt.Errorf("%s does not belong to the certificate in %s", in.Key.Name, in.Cert.Name)
+	}
+	if err := checkOrder(in.Cert.Name, chain); err != nil {
+		return nil, err
+	}
+	if !servesTLS(leaf) {
+		return nil, fmt.Errorf("%s: the extended key usage lacks serverAuth, so clients would refuse it", in.Cert.Name)
+	}
+	p := &Pair{Name: in.Name, Cert: tls.Certificate{PrivateKey: key, Leaf: leaf}, names: servedNames(leaf)}
+	for _, c := range chain {
+		p.Cert.Certificate = append(p.Cert.Certificate, c.Raw)
+	}
+	return p, nil
+}
+
+// checkOrder makes sure that each certificate signed the one before it:
+// clients may rely on the order (RFC 5246 7.4.2).
+func checkOrder(name string, chain []*x509.Certificate) error {
+	for i := range len(chain) - 1 {
+		if err := chain[i].CheckSignatureFrom(chain[i+1]); err != nil {
+			return fmt.Errorf("%s: certificate %d did not sign certificate %d; the order is leaf, intermediate, root: %w", name, i+2, i+1, err)
+		}
+	}
+	return nil
+}
+
+// servesTLS reports whether the usage lets the certificate serve. One without
+// the extension may (RFC 5280 4.2.1.12).
+func servesTLS(leaf *x509.Certificate) bool {
+	return allowsUsage(leaf, x509.ExtKeyUsageServerAuth)
+}
+
+func allowsUsage(c *x509.Certificate, use x509.ExtKeyUsage) bool {
+	if len(c.ExtKeyUsage) == 0 && len(c.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.Contains(c.ExtKeyUsage, use) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+}
+
+func servedNames(leaf *x509.Certificate) []string {
+	var names []string
+	for _, n := range leaf.DNSNames {
+		names = append(names, strings.ToLower(strings.TrimSuffix(n, ".")))
+	}
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	return names
+}
+
+// certificate chooses by server name, then by what the client can verify
+// (an ECDSA and an RSA pair may hold the same name), else the default pair.
+func (m *Material) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
+	if len(m.pairs) == 1 {
+		return &m.pairs[0].Cert
+	}
+	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	candidates := m.exact[name]
+	if candidates == nil {
+		if _, parent, ok := strings.Cut(name, "."); ok {
+			candidates = m.exact["*."+parent]
+		}
+	}
+	for _, p := range candidates {
+		if hello.SupportsCertificate(&p.Cert) == nil {
+			return &p.Cert
+		}
+	}
+	if len(candidates) > 0 {
+		return &candidates[0].Cert
+	}
+	return &m.pairs[0].Cert
+}
+
+// notBefore is when the last of the pairs becomes valid.
+func (m *Material) notBefore() time.Time {
+	var latest time.Time
+	for _, p := range m.pairs {
+		if p.Cert.Leaf.NotBefore.After(latest) {
+			latest = p.Cert.Leaf.NotBefore
+		}
+	}
+	return latest
+}
+
+// expired returns the first pair that has ended, or nil.
+func (m *Material) expired(now time.Time) *Pair {
+	for _, p := range m.pairs {
+		if now.After(p.Cert.Leaf.NotAfter) {
+			return p
+		}
+	}
+	return nil
+}
+
+// missingNames returns the names that old served and m does not.
+func (m *Material) missingNames(old *Material) []string {
+	var missing []string
+	for _, name := range sortedKeys(old.exact) {
+		if _, ok := m.exact[name]; !ok && !m.coveredByWildcard(name) {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+func (m *Material) coveredByWildcard(name string) bool {
+	_, parent, ok := strings.Cut(name, ".")
+	return ok && !strings.HasPrefix(name, "*.") && m.exact["*."+parent] != nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

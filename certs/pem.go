@@ -1,0 +1,132 @@
+package certs
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// ParseCertificates reads every certificate of a PEM file and refuses the
+// whole file when anything in it is not one: x509.CertPool skips such blocks
+// silently, which would be a bundle that trusts less, or a chain that is
+// shorter, than its owner believes. Text between blocks is allowed.
+func ParseCertificates(name string, data []byte) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	err := eachBlock(name, data, func(i int, b *pem.Block) error {
+		if b.Type != "CERTIFICATE" {
+			return fmt.Errorf("%s: block %d is %s, only CERTIFICATE belongs here", name, i, b.Type)
+		}
+		c, err := x509.ParseCertificate(b.Bytes)
+		if err != nil {
+			return fmt.Errorf("%s: certificate %d: %w", name, i, err)
+		}
+		list = append(list, c)
+		return nil
+	})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s holds no certificate", name)
+	}
+	return list, err
+}
+
+// parseCRLs reads every CRL of a PEM file, as strictly.
+func parseCRLs(name string, data []byte) ([]*x509.RevocationList, error) {
+	var list []*x509.RevocationList
+	err := eachBlock(name, data, func(i int, b *pem.Block) error {
+		if b.Type != "X509 CRL" {
+			return fmt.Errorf("%s: block %d is %s, only X509 CRL belongs here", name, i, b.Type)
+		}
+		crl, err := x509.ParseRevocationList(b.Bytes)
+		if err != nil {
+			return fmt.Errorf("%s: CRL %d: %w", name, i, err)
+		}
+		list = append(list, crl)
+		return nil
+	})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s holds no CRL", name)
+	}
+	return list, err
+}
+
+var (
+	pemBegin = []byte("-----BEGIN ")
+	pemEnd   = []byte("-----END ")
+)
+
+// eachBlock calls do for every PEM block, counted from 1, and refuses data in
+// which a block begins or ends that can't be read.
+func eachBlock(name string, data []byte, do func(i int, b *pem.Block) error) error {
+	marks := bytes.Count(data, pemBegin)
+	if bytes.Count(data, pemEnd) != marks {
+		return fmt.Errorf("%s: a PEM block begins or ends without the other", name)
+	}
+	i := 0
+	for {
+		var block *pem.Block
+		block, data = pem.Decode(data)
+		if block == nil {
+			break
+		}
+		i++
+		if err := do(i, block); err != nil {
+			return err
+		}
+	}
+	if i != marks {
+		return fmt.Errorf("%s: %d of %d PEM blocks can't be read", name, marks-i, marks)
+	}
+	return nil
+}
+
+// parseKey reads the private key of a PEM file: PKCS#8, PKCS#1 or SEC 1. EC
+// parameters, which openssl ecparam writes before the key, are passed over.
+func parseKey(name string, data []byte) (crypto.Signer, error) {
+	var key crypto.Signer
+	err := eachBlock(name, data, func(_ int, b *pem.Block) error {
+		if b.Type == "EC PARAMETERS" {
+			return nil
+		}
+		if key != nil {
+			return fmt.Errorf("%s holds more than one key", name)
+		}
+		var err error
+		key, err = decodeKey(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})
+	if err == nil && key == nil {
+		err = fmt.Errorf("%s holds no private key", name)
+	}
+	return key, err
+}
+
+func decodeKey(b *pem.Block) (crypto.Signer, error) {
+	var key any
+	var err error
+	switch b.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(b.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(b.Bytes)
+	case "ENCRYPTED PRIVATE KEY":
+		return nil, errors.New("the private key is encrypted; store it decrypted in the Secret")
+	default:
+		return nil, fmt.Errorf("the block is %s, not a private key", b.Type)
+	}
+	if err != nil {
+		return nil, errors.New("the private key can't be read") // the cause may quote key bytes
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a %T can't sign", key)
+	}
+	return signer, nil
+}

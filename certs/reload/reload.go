@@ -1,0 +1,141 @@
+// Package reload keeps one thing fresh: it loads when told that something may
+// have changed, keeps what is in service when loading fails, tries again with
+// growing pauses, and says each problem once.
+//
+//	loop := &reload.Loop{What: "users", Load: users.Load, Log: log}
+//	if err := loop.First(ctx); err != nil { … } // refuse to start
+//	err := loop.Run(ctx, changed)
+//
+// It knows nothing of what is loaded. Load does the checking and the swap.
+package reload
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Result is what a successful load tells the loop.
+type Result struct {
+	Generation string // id of what is in service now
+	// Again asks for another load at that time without any change: something
+	// was staged. Zero: none.
+	Again time.Time
+}
+
+// Loop reloads one thing. The exported fields are set before First.
+type Loop struct {
+	// What names the thing in logs and metrics.
+	What string
+	// Load loads a candidate, checks it and puts it in service. An error
+	// means that what was in service still is.
+	Load func(context.Context) (Result, error)
+	Log  *slog.Logger
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is the state of a loop.
+type Status struct {
+	What        string
+	Generation  string    // in service; "" before the first success
+	OK          bool      // the last attempt succeeded
+	Err         string    // why the last attempt failed; "" if it did not
+	LastSuccess time.Time // zero before the first
+}
+
+// Pauses of a loop.
+const (
+	minInterval = 100 * time.Millisecond // between two loads, however many changes are reported
+	firstRetry  = 100 * time.Millisecond // a torn pair is whole again soon
+	lastRetry   = 30 * time.Second
+)
+
+// Status returns the state of the loop. It may be called at any time.
+func (l *Loop) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status
+	s.What = l.What
+	return s
+}
+
+// First loads for the first time and returns why that failed. Run does not
+// call it.
+func (l *Loop) First(ctx context.Context) error {
+	r, err := l.Load(ctx)
+	l.note(r, err)
+	return err
+}
+
+// Run loads again whenever changed says so, until ctx ends. It returns nil.
+func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
+	// What First saw may have changed before Run was listening, or asked to be
+	// loaded again: begin with a load.
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	retry := firstRetry
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-wake.C:
+		}
+		again, err := l.once(ctx)
+		switch {
+		case err != nil:
+			wake.Reset(retry)
+			retry = min(2*retry, lastRetry)
+		case !again.IsZero():
+			retry = firstRetry
+			wake.Reset(time.Until(again))
+		default:
+			retry = firstRetry
+			wake.Stop()
+		}
+		if !pause(ctx, minInterval) {
+			return nil
+		}
+	}
+}
+
+// pause waits and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (l *Loop) once(ctx context.Context) (again time.Time, err error) {
+	before := l.Status()
+	r, err := l.Load(ctx)
+	if ctx.Err() != nil {
+		return time.Time{}, nil // a load that was cut short says nothing
+	}
+	l.note(r, err)
+	switch {
+	case err != nil && before.Err != err.Error():
+		l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", before.Generation)
+	case err == nil && !before.OK:
+		l.Log.Info("reload works again", "source", l.What, "generation", r.Generation)
+	}
+	return r.Again, err
+}
+
+func (l *Loop) note(r Result, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.status.OK, l.status.Err = false, err.Error()
+		return
+	}
+	l.status = Status{Generation: r.Generation, OK: true, LastSuccess: time.Now()}
+}
