@@ -1,0 +1,341 @@
+// Package authn judges passwords against a mounted file of users.
+//
+//	users, err := authn.NewUsers(authn.Options{Realm: "sidegate", Read: read})
+//	generation, err := users.Load(ctx)
+//	login, err := users.Authenticate(ctx, request)
+//
+// A file that holds a line it can't understand is refused as a whole; the
+// users before it stay. A wrong password costs the same time whether the user
+// exists or not. A right one is hashed once and then known by an HMAC until
+// the file changes.
+package authn
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"sidegate/policy"
+)
+
+// Options configure [Users]. Read and Log are required.
+type Options struct {
+	// Realm is what browsers show at the prompt; ASCII.
+	Realm string
+	// Read returns the content of the mounted files by name.
+	Read func() (map[string][]byte, error)
+	Log  *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Users is the user file as an authenticator. It may be used concurrently.
+type Users struct {
+	opts      Options
+	challenge []string
+	key       [32]byte // of every HMAC, new with each process
+	current   atomic.Pointer[generation]
+	limiter   *limiter
+	flights   singleflight.Group
+	hashing   chan struct{} // as many as may hash at a time
+	waiting   atomic.Int64  // for a place in hashing
+	hashes    atomic.Int64  // made since the start
+}
+
+// generation is one content of the file and what was proven against it.
+type generation struct {
+	id string
+	*entries
+	mu       sync.RWMutex
+	verified map[[sha256.Size]byte]*policy.Login
+}
+
+const (
+	// maxWaiting requests may wait for a hash to be made; more are refused.
+	maxWaiting = 64
+	// maxVerified logins are remembered of one generation.
+	maxVerified = 4096
+)
+
+// NewUsers returns an authenticator that knows nobody until Load.
+func NewUsers(o Options) (*Users, error) {
+	for i := 0; i < len(o.Realm); i++ {
+		if o.Realm[i] < 0x20 || o.Realm[i] > 0x7e {
+			return nil, fmt.Errorf("realm %q: only printable ASCII can be sent", o.Realm)
+		}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	realm := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(o.Realm)
+	u := &Users{
+		opts:      o,
+		challenge: []string{`Basic realm="` + realm + `", charset="UTF-8"`},
+		limiter:   newLimiter(o.Now),
+		hashing:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+	}
+	_, err := rand.Read(u.key[:])
+	return u, err
+}
+
+// Load reads the file and puts it in service. It returns the id of what is in
+// service. After an error that is what was before, with one exception: a
+// file that was emptied on purpose or by accident lets nobody in.
+func (u *Users) Load(context.Context) (string, error) {
+	content, err := u.opts.Read()
+	if err != nil {
+		return "", err
+	}
+	e, err := parseUsers(content)
+	if err != nil {
+		return "", err
+	}
+	g := &generation{id: u.id(content), entries: e, verified: map[[sha256.Size]byte]*policy.Login{}}
+	old := u.current.Load()
+	if old == nil && len(e.users) == 0 {
+		return "", errNoUsers
+	}
+	if old == nil || old.id != g.id {
+		u.current.Store(g)
+		u.opts.Log.Info("users in service", "generation", g.id, "users", len(e.users))
+		for _, w := range e.warnings {
+			u.opts.Log.Warn(w)
+		}
+	}
+	if len(e.users) == 0 {
+		return "", errNoUsers
+	}
+	return g.id, nil
+}
+
+var errNoUsers = errors.New("the users file holds no user, so nobody can log in")
+
+// id is keyed, so that it tells nobody whether a guess of the file is right.
+func (u *Users) id(content map[string][]byte) string {
+	h := hmac.New(sha256.New, u.key[:])
+	for _, name := range sortedNames(content) {
+		writeField(h, []byte(name))
+		writeField(h, content[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+func sortedNames(content map[string][]byte) []string {
+	names := make([]string, 0, len(content))
+	for n := range content {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// parseUsers picks the file that counts: htpasswd, auth (the key in Secrets
+// made for Traefik and ingress-nginx), a username with its password
+// (kubernetes.io/basic-auth), or the only file there is.
+func parseUsers(content map[string][]byte) (*entries, error) {
+	for _, name := range []string{"htpasswd", "auth"} {
+		if data, ok := content[name]; ok {
+			return parseHtpasswd(name, data)
+		}
+	}
+	name, hasName := content["username"]
+	password, hasPassword := content["password"]
+	names := strings.Join(sortedNames(content), ", ")
+	switch {
+	case hasName && hasPassword:
+		return basicAuthSecret(name, password)
+	case len(content) == 1 && !hasName && !hasPassword:
+		return parseHtpasswd(names, content[names])
+	case names == "":
+		names = "nothing"
+	}
+	return nil, fmt.Errorf("no users: looked for htpasswd, auth, or username and password; found %s", names)
+}
+
+// basicAuthSecret is a Secret of type kubernetes.io/basic-auth, whose
+// password is plaintext by definition. One final newline is an editor's.
+func basicAuthSecret(name, password []byte) (*entries, error) {
+	user := trimNewline(string(name))
+	if err := CheckName(user); err != nil {
+		return nil, fmt.Errorf("username: %w", err)
+	}
+	secret := trimNewline(string(password))
+	if secret == "" || hasControl(secret) {
+		return nil, errors.New("password: it is empty or holds a control byte")
+	}
+	want := sha256.Sum256([]byte(secret))
+	e := &entries{users: map[string]hash{}}
+	e.add(user, hash{
+		stored: hex.EncodeToString(want[:]),
+		work:   1,
+		verify: func(_ string, password []byte) bool {
+			got := sha256.Sum256(password)
+			return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+		},
+	})
+	return e, nil
+}
+
+func trimNewline(s string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
+}
+
+// Challenge returns the value of WWW-Authenticate.
+func (u *Users) Challenge(*policy.Request, error) []string { return u.challenge }
+
+// Authenticate judges a Basic credential. nil, nil: the request has none.
+func (u *Users) Authenticate(_ context.Context, r *policy.Request) (*policy.Login, error) {
+	field := r.Header.Get("Authorization")
+	if field == "" {
+		return nil, nil
+	}
+	c, ok, err := parseBasic(field)
+	if !ok {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &policy.Refusal{Reason: policy.BadCredentials, Err: err}
+	}
+	g := u.current.Load()
+	if g == nil {
+		return nil, &policy.Refusal{Reason: policy.DependencyDown, Err: errNoUsers}
+	}
+	stored, known := g.users[c.name]
+	key := u.verifiedKey(c, stored.stored)
+	if known {
+		if login := g.remembered(key); login != nil {
+			return login, nil
+		}
+	}
+	return u.verify(g, c, known, key, keyOf(c.name, r.Client))
+}
+
+// verifiedKey names a login: user, stored hash and password, each with its
+// length, under a key that never leaves the process.
+func (u *Users) verifiedKey(c credential, stored string) [sha256.Size]byte {
+	h := hmac.New(sha256.New, u.key[:])
+	writeField(h, []byte(c.name))
+	writeField(h, []byte(stored))
+	writeField(h, c.password)
+	var key [sha256.Size]byte
+	h.Sum(key[:0])
+	return key
+}
+
+func writeField(w interface{ Write([]byte) (int, error) }, field []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(field)))
+	_, _ = w.Write(n[:]) // a hash takes everything
+	_, _ = w.Write(field)
+}
+
+func (g *generation) remembered(key [sha256.Size]byte) *policy.Login {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.verified[key]
+}
+
+func (g *generation) remember(key [sha256.Size]byte, login *policy.Login) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.verified) >= maxVerified {
+		for k := range g.verified { // any one: it costs its owner one hash
+			delete(g.verified, k)
+			break
+		}
+	}
+	g.verified[key] = login
+}
+
+// verify is the slow path: limiter, queue and hash. Requests that carry the
+// same credential share one hash.
+func (u *Users) verify(g *generation, c credential, known bool, key [sha256.Size]byte, limit limitKey) (*policy.Login, error) {
+	if wait := u.limiter.wait(limit); wait > 0 {
+		return nil, &policy.Refusal{Reason: policy.RateLimited, RetryAfter: wait}
+	}
+	v, err, _ := u.flights.Do(g.id+string(key[:])+limit.network.String(), func() (any, error) {
+		return u.hash(g, c, known, key, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*policy.Login), nil
+}
+
+func (u *Users) hash(g *generation, c credential, known bool, key [sha256.Size]byte, limit limitKey) (*policy.Login, error) {
+	if u.waiting.Add(1) > maxWaiting {
+		u.waiting.Add(-1)
+		return nil, &policy.Refusal{Reason: policy.Overloaded, RetryAfter: time.Second}
+	}
+	u.hashing <- struct{}{}
+	u.waiting.Add(-1)
+	defer func() { <-u.hashing }()
+	if !u.check(g, c, known) {
+		u.limiter.failed(limit)
+		return nil, &policy.Refusal{Reason: policy.BadCredentials}
+	}
+	u.limiter.succeeded(limit)
+	login := &policy.Login{
+		User:            &policy.User{Method: policy.LocalMethod, Name: c.name, Stamp: u.stamp(c.name, g.users[c.name].stored)},
+		ConsumedHeaders: []string{"Authorization"},
+	}
+	g.remember(key, login)
+	return login, nil
+}
+
+// check makes every failure cost one verification at the file's highest
+// cost: a cheaper entry runs the dearest too, and so does an unknown user.
+func (u *Users) check(g *generation, c credential, known bool) bool {
+	if known {
+		h := g.users[c.name]
+		u.hashes.Add(1)
+		if h.matches(c.password) {
+			return true
+		}
+		if h.work >= g.dearest.work {
+			return false
+		}
+	}
+	if g.dearest.verify != nil {
+		u.hashes.Add(1)
+		g.dearest.matches(c.password)
+	}
+	return false
+}
+
+// stamp binds a user to the stored hash without holding it.
+func (u *Users) stamp(name, stored string) string {
+	h := hmac.New(sha256.New, u.key[:])
+	writeField(h, []byte("stamp"))
+	writeField(h, []byte(name))
+	writeField(h, []byte(stored))
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Recheck returns an error when the user is gone or has another password by now.
+func (u *Users) Recheck(_ context.Context, user *policy.User) error {
+	g := u.current.Load()
+	if g == nil {
+		return &policy.Refusal{Reason: policy.DependencyDown, Err: errNoUsers}
+	}
+	h, ok := g.users[user.Name]
+	if !ok || subtle.ConstantTimeCompare([]byte(u.stamp(user.Name, h.stored)), []byte(user.Stamp)) != 1 {
+		return &policy.Refusal{Reason: policy.BadCredentials}
+	}
+	return nil
+}
