@@ -1,0 +1,281 @@
+package tlsproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// budget is what connections of all gates share.
+type budget struct {
+	Limits
+	connections slots
+	handshakes  slots
+}
+
+func newBudget(l Limits) *budget {
+	return &budget{Limits: l, connections: slots{max: int64(l.Connections)}, handshakes: slots{max: int64(l.Handshakes)}}
+}
+
+// slots is a counter with a limit.
+type slots struct {
+	max, used int64
+	mu        sync.Mutex
+}
+
+func (s *slots) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used >= s.max {
+		return false
+	}
+	s.used++
+	return true
+}
+
+func (s *slots) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used--
+}
+
+// gate is a Gate at work.
+type gate struct {
+	*Gate
+	log      *slog.Logger
+	metrics  GateMetrics
+	budget   *budget
+	stripper *stripper
+	forward  *forwarder
+	tls      *tls.Config
+	server   *http.Server
+	listener net.Listener
+	live     live
+	noise    sampler        // of log lines about failed handshakes
+	pending  sync.WaitGroup // handshakes in progress
+	draining atomic.Bool
+}
+
+func newGate(conf *Gate, p *Proxy, b *budget) *gate {
+	g := &gate{
+		Gate:     conf,
+		log:      p.Log.With("gate", conf.Name),
+		metrics:  p.Metrics.Gate(conf.Name),
+		budget:   b,
+		stripper: newStripper(conf.Headers.Fields),
+		tls:      newTLSConfigs(conf).outer(),
+	}
+	g.forward = newForwarder(g)
+	g.server = newServer(g)
+	return g
+}
+
+// newServer makes the net/http engine of a gate. It gets connections whose
+// handshake is done.
+func newServer(g *gate) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	return &http.Server{
+		Handler:                      http.HandlerFunc(g.serve),
+		ReadHeaderTimeout:            g.budget.Header,
+		IdleTimeout:                  g.budget.Idle,
+		MaxHeaderBytes:               g.budget.HeaderBytes,
+		Protocols:                    &protocols,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: g.budget.StreamsPerConn},
+		DisableGeneralOptionsHandler: true, // OPTIONS * is decided like any request
+		ErrorLog:                     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, below(c))
+		},
+	}
+}
+
+type connKey struct{}
+
+// below returns our connection under TLS.
+func below(c net.Conn) *conn { return c.(*tls.Conn).NetConn().(*conn) }
+
+// handover is the listener from which http.Server takes finished connections.
+type handover struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	addr  net.Addr
+}
+
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *handover) Addr() net.Addr { return h.addr }
+
+// give hands a connection on, or closes it when nobody takes any more.
+func (h *handover) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		_ = c.Close()
+	}
+}
+
+// run serves until ctx ends and then drains.
+func (g *gate) run(ctx context.Context, drain time.Duration) error {
+	next := &handover{conns: make(chan net.Conn), done: make(chan struct{}), addr: g.listener.Addr()}
+	served := make(chan error, 1)
+	go func() { served <- g.server.Serve(next) }()
+	stop := context.AfterFunc(ctx, func() { _ = g.listener.Close() })
+	defer stop()
+	g.log.Info("gate open", "listen", g.Listen.String(), "upstream", g.Upstream.Address.String())
+
+	err := g.accept(ctx, next)
+	g.drain(drain)
+	<-served
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// drain lets handshakes and requests in flight end within the timeout.
+func (g *gate) drain(timeout time.Duration) {
+	g.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	g.pending.Wait() // bounded by the handshake timeout
+	err := g.server.Shutdown(ctx)
+	cut := g.live.drainUpgraded(ctx)
+	if err != nil {
+		_ = g.server.Close()
+	}
+	if err != nil || cut > 0 {
+		g.log.Warn("connections cut", "reason", "drain_timeout", "upgraded", cut)
+	}
+	g.log.Info("gate closed")
+}
+
+// accept takes connections until the listener is closed. Errors such as a
+// lack of file descriptors pass, so they are waited out.
+func (g *gate) accept(ctx context.Context, next *handover) error {
+	var pause time.Duration
+	for {
+		c, err := g.listener.Accept()
+		if err == nil {
+			pause = 0
+			g.admit(c, next)
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		g.log.Warn("accept", "err", err, "retry_ms", pause.Milliseconds())
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// admit applies the limits and starts the handshake.
+func (g *gate) admit(c net.Conn, next *handover) {
+	if !g.budget.connections.take() {
+		g.shed(c, "connections")
+		return
+	}
+	if !g.budget.handshakes.take() {
+		g.budget.connections.give()
+		g.shed(c, "handshakes")
+		return
+	}
+	var under *conn
+	under = newConn(c, func() {
+		g.budget.connections.give()
+		g.live.remove(under)
+		g.metrics.Connections(-1)
+	})
+	g.metrics.Connections(+1)
+	g.pending.Go(func() {
+		done, ok := g.handshake(under)
+		g.budget.handshakes.give()
+		if ok {
+			next.give(done)
+		}
+	})
+}
+
+// shed closes a connection that is one too many.
+func (g *gate) shed(c net.Conn, limit string) {
+	_ = c.Close()
+	g.metrics.Handshake("shed_" + limit)
+	if g.noise.allow(time.Now()) {
+		g.log.Warn("connection shed", "reason", limit, "remote", c.RemoteAddr().String())
+	}
+}
+
+// handshake runs TLS and registers the connection before anything is decided
+// about it. It returns false when the connection has ended.
+func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
+	c := tls.Server(under, g.tls)
+	ctx, cancel := context.WithTimeout(context.Background(), g.budget.Handshake)
+	defer cancel()
+	if err := c.HandshakeContext(ctx); err != nil {
+		g.handshakeFailed(under, ctx, err)
+		_ = under.Close()
+		return nil, false
+	}
+	state := c.ConnectionState()
+	under.learn(&state, g)
+	g.live.add(under)
+	g.metrics.Handshake("")
+	return c, true
+}
+
+func (g *gate) handshakeFailed(c *conn, ctx context.Context, err error) {
+	reason := handshakeReason(err, c.received.Load())
+	if ctx.Err() != nil {
+		reason = reasonTimeout
+	}
+	g.metrics.Handshake(reason)
+	if reason == reasonEndBeforeHello { // a TCP probe is no news
+		g.log.Debug("connection ended before a hello", "remote", c.remote)
+		return
+	}
+	if g.noise.allow(time.Now()) {
+		g.log.Info("handshake refused", "remote", c.remote, "reason", reason, "err", err)
+	}
+}
+
+// sampler lets ten events a second through.
+type sampler struct {
+	mu     sync.Mutex
+	second int64
+	count  int
+}
+
+func (s *sampler) allow(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sec := now.Unix(); sec != s.second {
+		s.second, s.count = sec, 0
+	}
+	s.count++
+	return s.count <= 10
+}

@@ -1,0 +1,71 @@
+// Package admin is the plaintext port for probes and Prometheus. It tells
+// nothing that must stay secret and changes nothing.
+//
+//	/startupz  material is loaded and every gate listens
+//	/readyz    that, and the certificate in service is valid; the body says what is missing
+//	/healthz   the process answers
+//	/metrics   Prometheus text
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Server serves the admin port. Fields are set before [Server.Run].
+type Server struct {
+	Started func() error // nil error: started
+	Ready   func() error // nil error: ready
+	Metrics *prometheus.Registry
+	Log     *slog.Logger
+}
+
+// Run serves on l until ctx ends, and closes it.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin port: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /startupz", probe(s.Started))
+	mux.HandleFunc("GET /readyz", probe(s.Ready))
+	mux.HandleFunc("GET /healthz", probe(func() error { return nil }))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// probe answers 200 "ok", or 503 with what is missing.
+func probe(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}

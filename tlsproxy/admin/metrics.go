@@ -1,0 +1,183 @@
+package admin
+
+import (
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"sidegate/policy"
+	"sidegate/tlsproxy"
+)
+
+// Metrics is what Prometheus reads. No label ever holds a user, a peer or a
+// path; one gate is at most 150 series.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	requests    *prometheus.CounterVec
+	decisions   *prometheus.CounterVec
+	duration    *prometheus.HistogramVec
+	upstream    *prometheus.HistogramVec
+	handshakes  *prometheus.CounterVec
+	connections *prometheus.GaugeVec
+	forged      *prometheus.CounterVec
+}
+
+// buckets reach from a fast application on loopback to a slow report.
+var buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
+
+// NewMetrics makes the metrics with a registry of their own. version is that
+// of the build.
+func NewMetrics(version string) *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_requests_total",
+			Help: "Requests ended, by status and by the method that proved the user."}, []string{"gate", "code", "via"}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_decisions_total",
+			Help: "Requests allowed and denied, and why."}, []string{"gate", "decision", "reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sidegate_request_duration_seconds",
+			Help: "Time from a request's head to the end of its answer.", Buckets: buckets}, []string{"gate"}),
+		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sidegate_upstream_duration_seconds",
+			Help: "Time the application took to the head of its answer.", Buckets: buckets}, []string{"gate"}),
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_handshakes_total",
+			Help: "TLS handshakes ended, and why they failed."}, []string{"gate", "result", "reason"}),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_connections",
+			Help: "Open client connections."}, []string{"gate"}),
+		forged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_forged_headers_total",
+			Help: "Answers of the application that carried an identity header, which was dropped."}, []string{"gate"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "Always 1; the labels tell the build.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	build.Set(1)
+	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.forged, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Gate returns the counters of one gate.
+func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
+	g := &gateMetrics{
+		requests:    m.requests.MustCurryWith(prometheus.Labels{"gate": name}),
+		decisions:   m.decisions.MustCurryWith(prometheus.Labels{"gate": name}),
+		handshakes:  m.handshakes.MustCurryWith(prometheus.Labels{"gate": name}),
+		duration:    m.duration.WithLabelValues(name),
+		upstream:    m.upstream.WithLabelValues(name),
+		connections: m.connections.WithLabelValues(name),
+		forged:      m.forged.WithLabelValues(name),
+	}
+	g.allowed = g.decisions.WithLabelValues("allow", "")
+	g.handshakeOK = g.handshakes.WithLabelValues("ok", "")
+	return g
+}
+
+type gateMetrics struct {
+	requests, decisions, handshakes *prometheus.CounterVec
+	duration, upstream              prometheus.Observer
+	connections                     prometheus.Gauge
+	allowed, handshakeOK, forged    prometheus.Counter
+}
+
+func (g *gateMetrics) Request(status int, via string, took time.Duration) {
+	g.requests.WithLabelValues(codeLabel(status), via).Inc()
+	g.duration.Observe(took.Seconds())
+}
+
+func (g *gateMetrics) Upstream(took time.Duration) { g.upstream.Observe(took.Seconds()) }
+
+func (g *gateMetrics) Decision(allow bool, reason policy.Reason) {
+	if allow {
+		g.allowed.Inc()
+		return
+	}
+	g.decisions.WithLabelValues("deny", string(reason)).Inc()
+}
+
+func (g *gateMetrics) Handshake(reason string) {
+	if reason == "" {
+		g.handshakeOK.Inc()
+		return
+	}
+	g.handshakes.WithLabelValues("failed", reason).Inc()
+}
+
+func (g *gateMetrics) Connections(delta int) { g.connections.Add(float64(delta)) }
+
+func (g *gateMetrics) ForgedHeader() { g.forged.Inc() }
+
+// codeLabel keeps the codes that people ask for and folds the others into
+// their class, so that an application can't make series without end.
+func codeLabel(status int) string {
+	switch status {
+	case 101, 200, 201, 204, 206, 301, 302, 303, 304, 307, 308,
+		400, 401, 403, 404, 405, 408, 409, 413, 421, 429, 431, 499, 500, 501, 502, 503, 504:
+		return strconv.Itoa(status)
+	}
+	if status < 100 || status > 599 {
+		return "other"
+	}
+	return strconv.Itoa(status/100) + "xx"
+}
+
+// Loaded is what was last loaded of one thing that is reloaded.
+type Loaded struct {
+	What        string    // "certificates", "users"
+	Generation  string    // id in service
+	OK          bool      // the last attempt succeeded
+	LastSuccess time.Time // when an attempt last succeeded
+	Ends        []CertificateEnd
+}
+
+// CertificateEnd is when one certificate ends.
+type CertificateEnd struct {
+	Use      string // "server" or "client_ca"
+	Name     string
+	NotAfter time.Time
+}
+
+// Watch makes the registry ask for the state of everything that is reloaded
+// at each scrape. It may be called once.
+func (m *Metrics) Watch(state func() []Loaded) {
+	m.Registry.MustRegister(&loadedCollector{state: state})
+}
+
+type loadedCollector struct{ state func() []Loaded }
+
+var (
+	reloadOK = prometheus.NewDesc("sidegate_last_reload_successful",
+		"Whether the last attempt to load succeeded. 0: the last good generation is in service.", []string{"what"}, nil)
+	reloadTime = prometheus.NewDesc("sidegate_last_reload_success_timestamp_seconds",
+		"When an attempt to load last succeeded.", []string{"what"}, nil)
+	generationInfo = prometheus.NewDesc("sidegate_generation_info",
+		"Always 1; the label tells what is in service.", []string{"what", "id"}, nil)
+	notAfter = prometheus.NewDesc("sidegate_certificate_not_after_timestamp_seconds",
+		"When a certificate ends.", []string{"use", "name"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *loadedCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{reloadOK, reloadTime, generationInfo, notAfter} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *loadedCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, l := range c.state() {
+		ok := 0.0
+		if l.OK {
+			ok = 1
+		}
+		gauge(reloadOK, ok, l.What)
+		gauge(reloadTime, float64(l.LastSuccess.UnixMilli())/1000, l.What)
+		gauge(generationInfo, 1, l.What, l.Generation)
+		for _, e := range l.Ends {
+			gauge(notAfter, float64(e.NotAfter.Unix()), e.Use, e.Name)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package tlsproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"sidegate/policy"
+)
+
+// conn is one accepted connection, below TLS. It counts what goes over the
+// wire and keeps what is known about its other end. After the handshake the
+// fields above the counters are only read.
+type conn struct {
+	net.Conn
+	remote     netip.Addr // zero on a unix socket
+	localPort  string
+	serverName string       // SNI, canonical
+	peer       *policy.Peer // nil: no client certificate
+	peerName   string       // peer as logs call it
+	peerFields map[string]string
+
+	received  atomic.Int64 // bytes from the client, TLS included
+	upgraded  atomic.Bool  // it was handed over to another protocol
+	closeOnce sync.Once
+	onClose   func()
+}
+
+func newConn(c net.Conn, onClose func()) *conn {
+	return &conn{Conn: c, remote: addrOf(c.RemoteAddr()), localPort: portOf(c.LocalAddr()), onClose: onClose}
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+func portOf(a net.Addr) string {
+	if _, port, err := net.SplitHostPort(a.String()); err == nil {
+		return port
+	}
+	return ""
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.received.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite lets crypto/tls and the upgrade path half-close.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return net.ErrClosed
+}
+
+// Close closes the connection and gives its places in the limits back, once.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.closeOnce.Do(c.onClose)
+	return err
+}
+
+// learn takes from a finished handshake what requests will need.
+func (c *conn) learn(state *tls.ConnectionState, g *gate) {
+	c.serverName = CanonicalHost(state.ServerName)
+	if len(state.PeerCertificates) == 0 {
+		return
+	}
+	c.peer = policy.NewPeer(state.PeerCertificates[0])
+	c.peerName = peerName(policy.Identity{Peer: c.peer})
+	if len(g.Headers.PeerHeaders) > 0 {
+		chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
+		if err == nil { // it was verified a moment ago; a reload in between only costs the header
+			c.peerFields = peerFields(chain, g.Headers.PeerHeaders)
+		}
+	}
+}
+
+// live is the table of a gate's live connections: registered after the
+// handshake and before the first decision, removed when closed.
+type live struct {
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+	empty chan struct{} // closed when the last upgraded connection has gone, made by wait
+}
+
+func (l *live) add(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		l.conns = make(map[*conn]struct{})
+	}
+	l.conns[c] = struct{}{}
+}
+
+func (l *live) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+	if l.empty != nil && len(l.upgradedLocked()) == 0 {
+		close(l.empty)
+		l.empty = nil
+	}
+}
+
+func (l *live) upgradedLocked() []*conn {
+	var list []*conn
+	for c := range l.conns {
+		if c.upgraded.Load() {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// drainUpgraded waits until no upgraded connection is left, which
+// http.Server.Shutdown does not do, and closes those that are when ctx ends.
+// It returns how many it cut.
+func (l *live) drainUpgraded(ctx context.Context) int {
+	l.mu.Lock()
+	if len(l.upgradedLocked()) == 0 {
+		l.mu.Unlock()
+		return 0
+	}
+	gone := make(chan struct{})
+	l.empty = gone
+	l.mu.Unlock()
+	select {
+	case <-gone:
+		return 0
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	cut := l.upgradedLocked()
+	l.mu.Unlock()
+	for _, c := range cut {
+		_ = c.Close() // the other end may have gone already
+	}
+	return len(cut)
+}

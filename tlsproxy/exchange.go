@@ -1,0 +1,230 @@
+package tlsproxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"sidegate/policy"
+)
+
+// exchange is one request and its answer, from canonical form to log line.
+type exchange struct {
+	gate    *gate
+	conn    *conn
+	in      *http.Request
+	req     policy.Request
+	id      policy.Identity
+	trusted bool // the connection comes from a trusted proxy
+	login   *policy.Login
+	body    *requestBody // nil: none
+
+	requestID string
+	trace     string
+	rule      string
+	reason    policy.Reason
+	started   time.Time
+	answer    recorder
+}
+
+// serve is the path of one request: canonical form, credentials, decision,
+// and then either the one place that refuses or the one that forwards.
+func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{gate: g, in: r, started: time.Now()}
+	x.conn = r.Context().Value(connKey{}).(*conn)
+	x.answer.ResponseWriter = w
+	defer x.finish()
+	x.trusted = g.trusts(x.conn.remote)
+	x.requestID = requestID(r.Header, x.trusted)
+	x.trace = traceID(r.Header)
+
+	if refusal := x.judge(r.Context()); refusal != nil {
+		x.reason = refusal.reason
+		g.metrics.Decision(false, refusal.reason)
+		x.deny(refusal)
+		return
+	}
+	g.metrics.Decision(true, "")
+	x.forward()
+}
+
+// judge runs everything that can refuse the request. nil: it may pass.
+func (x *exchange) judge(ctx context.Context) *denial {
+	if d := x.canonicalise(); d != nil {
+		return d
+	}
+	if d := x.authenticate(ctx); d != nil {
+		return d
+	}
+	decision := x.gate.Decider.Decide(ctx, &x.req, x.id)
+	x.rule = decision.Rule
+	if !decision.Allow {
+		return x.refusedBy(decision)
+	}
+	if checkIdentity(x.id) != nil {
+		return &denial{status: http.StatusForbidden, reason: policy.BadIdentity}
+	}
+	return nil
+}
+
+// canonicalise fills in the request as policy sees it, or refuses one that
+// could be read in more than one way.
+func (x *exchange) canonicalise() *denial {
+	r := x.in
+	x.id.Peer = x.conn.peer
+	x.req = policy.Request{
+		Gate:       x.gate.Name,
+		Client:     x.gate.clientAddr(x.conn.remote, r.Header),
+		ServerName: x.conn.serverName,
+		Method:     r.Method,
+		Host:       CanonicalHost(r.Host),
+		Target:     r.RequestURI,
+		Header:     r.Header,
+	}
+	switch {
+	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
+		return &denial{status: http.StatusMethodNotAllowed, reason: policy.MethodRefused}
+	case r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && r.Header["Host"][0] != r.Host:
+		return badRequest(policy.BadRequest) // RFC 9113 8.3.1: :authority and host disagree
+	case !x.gate.servesHost(x.req.Host):
+		return &denial{status: http.StatusMisdirectedRequest, reason: policy.WrongHost}
+	case r.Method == http.MethodOptions && r.RequestURI == "*":
+		x.req.Path = "*"
+		return nil
+	}
+	path, err := canonicalPath(r.RequestURI)
+	if err != nil || !forwardable(r) {
+		return badRequest(policy.AmbiguousTarget)
+	}
+	x.req.Path = path
+	return nil
+}
+
+// forwardable reports whether net/http can send the target as it came. It
+// takes what follows a leading // for a host, and so can't be told the path
+// literally there.
+func forwardable(r *http.Request) bool {
+	if !strings.HasPrefix(r.RequestURI, "//") {
+		return true
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return r.URL.EscapedPath() == path
+}
+
+// authenticate asks each method for its kind of credential. A request may
+// carry one credential: with two, different readers could see different users.
+func (x *exchange) authenticate(ctx context.Context) *denial {
+	if len(x.in.Header["Authorization"]) > 1 {
+		return badRequest(policy.BadRequest)
+	}
+	for _, a := range x.gate.Authenticators {
+		login, err := a.Authenticate(ctx, &x.req)
+		if err != nil {
+			return x.refusedCredential(a, err)
+		}
+		if login == nil {
+			continue
+		}
+		if x.login != nil {
+			return badRequest(policy.BadRequest)
+		}
+		x.login, x.id.User = login, login.User
+	}
+	return nil
+}
+
+// refusedCredential turns an authenticator's error into an answer. A bad
+// credential never falls through to a weaker method or to anonymous.
+func (x *exchange) refusedCredential(a Authenticator, err error) *denial {
+	var refusal *policy.Refusal
+	if !errors.As(err, &refusal) {
+		refusal = &policy.Refusal{Reason: policy.DependencyDown, Err: err}
+	}
+	d := &denial{reason: refusal.Reason, retryAfter: refusal.RetryAfter, err: refusal.Err}
+	switch refusal.Reason {
+	case policy.BadCredentials:
+		d.status = http.StatusUnauthorized
+		d.challenges = a.Challenge(&x.req, err)
+	case policy.RateLimited:
+		d.status = http.StatusTooManyRequests
+	case policy.BadRequest:
+		d.status = http.StatusBadRequest
+	default:
+		d.status = http.StatusServiceUnavailable
+	}
+	return d
+}
+
+// refusedBy turns a decision into an answer: 401 with every challenge where a
+// credential would help, else 403.
+func (x *exchange) refusedBy(decision policy.Decision) *denial {
+	d := &denial{status: http.StatusForbidden, reason: decision.Reason}
+	switch {
+	case decision.Challenge && len(x.gate.Authenticators) > 0:
+		d.status = http.StatusUnauthorized
+		for _, a := range x.gate.Authenticators {
+			d.challenges = append(d.challenges, a.Challenge(&x.req, nil)...)
+		}
+	case decision.Reason == policy.DependencyDown:
+		d.status = http.StatusServiceUnavailable
+	}
+	return d
+}
+
+// via is the method that proved the user, or "".
+func (x *exchange) via() string {
+	if x.id.User == nil {
+		return ""
+	}
+	return x.id.User.Method
+}
+
+// finish counts and logs the exchange, also when the handler panics, which is
+// how net/http is told to abort an answer.
+func (x *exchange) finish() {
+	took := time.Since(x.started)
+	x.gate.metrics.Request(x.answer.finalStatus(), x.via(), took)
+	x.logAccess(took)
+}
+
+// recorder is the ResponseWriter that remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	denied int // the HTTP status that a gRPC refusal stands for; 0: none
+	bytes  int64
+}
+
+// Unwrap lets http.ResponseController flush and hijack.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status < 200 || w.status == http.StatusSwitchingProtocols {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status < 200 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// finalStatus is what the client saw; 499, as nginx logs it, when it saw none.
+func (w *recorder) finalStatus() int {
+	if w.denied != 0 {
+		return w.denied
+	}
+	if w.status == 0 || w.status < 200 && w.status != http.StatusSwitchingProtocols {
+		return statusClientGone
+	}
+	return w.status
+}
+
+const statusClientGone = 499

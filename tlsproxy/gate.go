@@ -1,0 +1,159 @@
+package tlsproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"strings"
+
+	"sidegate/policy"
+)
+
+// Certificates is what a gate presents. Its methods are asked in every
+// handshake, concurrently, and answer from memory.
+type Certificates interface {
+	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+// Trust is whom a gate believes.
+type Trust interface {
+	// VerifyPeer returns the verified chain, leaf first. It is also asked on
+	// resumed sessions. Its errors may have a method Reason() string with a
+	// value of the closed list of [policy.Reason].
+	VerifyPeer(chain []*x509.Certificate, use x509.ExtKeyUsage) ([]*x509.Certificate, error)
+	// ClientCAs is the hint for clients which certificate would do. It is
+	// never what a certificate is verified against. nil: no hint.
+	ClientCAs() *x509.CertPool
+	// Generation names the trust in service. Tickets of another generation
+	// are not resumed.
+	Generation() string
+	// Changed is closed when the next generation is in service.
+	Changed() <-chan struct{}
+}
+
+// Authenticator judges one kind of credential.
+type Authenticator interface {
+	// Authenticate judges the credential of its own kind. nil, nil: the
+	// request has none. An error refuses; the next one is not asked. A
+	// [policy.Refusal] says how.
+	Authenticate(context.Context, *policy.Request) (*policy.Login, error)
+	// Challenge returns WWW-Authenticate values.
+	Challenge(*policy.Request, error) []string
+	// Recheck says whether this user, once proven, is still good.
+	Recheck(context.Context, *policy.User) error
+}
+
+// Decider decides whether a request may pass.
+type Decider interface {
+	Decide(context.Context, *policy.Request, policy.Identity) policy.Decision
+	// Changed is closed when other decisions may be made; nil: never.
+	Changed() <-chan struct{}
+}
+
+// ClientCert says what a gate wants of client certificates.
+type ClientCert int
+
+// The zero value asks for none.
+const (
+	ClientCertNone ClientCert = iota
+	ClientCertOptional
+	ClientCertRequire
+)
+
+// Address is where to listen or connect.
+type Address struct {
+	Network string // "tcp" or "unix"
+	Address string // host:port or a path
+}
+
+func (a Address) String() string {
+	if a.Network == "unix" {
+		return "unix:" + a.Address
+	}
+	return a.Address
+}
+
+// Upstream is the application behind a gate.
+type Upstream struct {
+	Address Address
+	// H2C sends every request as HTTP/2 in plaintext with prior knowledge.
+	// false: HTTP/1.1, but application/grpc goes h2c all the same.
+	H2C bool
+	// InsecureUpstream allows an address that is not loopback, to which
+	// plaintext then travels. false: refused at every dial.
+	InsecureUpstream bool
+}
+
+// Gate is one listener and where it forwards to. The exported fields are set
+// before [Proxy.Run] and not changed afterwards.
+type Gate struct {
+	Name     string
+	Listen   Address
+	Upstream Upstream
+
+	Certificates Certificates
+	ClientCert   ClientCert
+	Trust        Trust // required unless ClientCert is ClientCertNone
+
+	Authenticators []Authenticator // may be empty
+	Decider        Decider         // required
+
+	// Hosts are the authorities that this gate answers for, without port;
+	// "*.example.org" covers one more label. Anything else is 421. Empty: any.
+	Hosts []string
+	// Headers are the fields that tell the application who is calling.
+	Headers IdentityHeaders
+	// PassAuthorization forwards an Authorization field that proved the user.
+	PassAuthorization bool
+	// TrustedProxies are the networks whose forwarding headers are believed.
+	TrustedProxies []netip.Prefix
+	// AccessLog says which requests leave a line.
+	AccessLog AccessLog
+}
+
+// AccessLog says which requests and connections leave an access-log line.
+type AccessLog int
+
+// The zero value logs all.
+const (
+	AccessLogAll AccessLog = iota
+	AccessLogDenied
+	AccessLogOff
+)
+
+// servesHost reports whether the canonical host is one of the gate's.
+func (g *Gate) servesHost(host string) bool {
+	if len(g.Hosts) == 0 {
+		return true
+	}
+	_, parent, _ := strings.Cut(host, ".")
+	for _, h := range g.Hosts {
+		if h == host || (parent != "" && strings.HasPrefix(h, "*.") && h[2:] == parent) {
+			return true
+		}
+	}
+	return false
+}
+
+// CanonicalHost is the authority without port and trailing dot, in lower
+// case: the form in which hosts are compared. An IPv6 literal loses its brackets.
+func CanonicalHost(authority string) string {
+	host := authority
+	if h, _, err := net.SplitHostPort(authority); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// trusts reports whether addr is a proxy whose forwarding headers count.
+func (g *Gate) trusts(addr netip.Addr) bool {
+	for _, p := range g.TrustedProxies {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,33 @@
+package tlsproxy
+
+import (
+	"time"
+
+	"sidegate/policy"
+)
+
+// Metrics counts what happens. Its implementation is free to keep one value
+// a gate; [Proxy.Run] asks for each gate once.
+type Metrics interface {
+	Gate(name string) GateMetrics
+}
+
+// GateMetrics counts what happens at one gate. All methods are called
+// concurrently and on the path of a request.
+type GateMetrics interface {
+	// Request is called when a request has ended, with the status the client
+	// saw and the method that proved the user, or "".
+	Request(status int, via string, took time.Duration)
+	// Upstream is called with the time from sending a request to the head of
+	// its answer.
+	Upstream(took time.Duration)
+	// Decision is called for each decision and each refusal before one.
+	Decision(allow bool, reason policy.Reason)
+	// Handshake is called when a handshake has ended; an empty reason is success.
+	Handshake(reason string)
+	// Connections is called with +1 and -1.
+	Connections(delta int)
+	// ForgedHeader is called when the application's answer carried an
+	// identity header, which was dropped.
+	ForgedHeader()
+}

@@ -1,0 +1,142 @@
+package tlsproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Proxy serves gates. Its fields are set before [Proxy.Run].
+type Proxy struct {
+	Gates   []*Gate
+	Log     *slog.Logger
+	Metrics Metrics
+	Limits  Limits
+	// DrainTimeout is how long requests in flight may take to end after ctx
+	// of Run has. 0: 20 s.
+	DrainTimeout time.Duration
+
+	listening atomic.Bool
+}
+
+// Limits bound what clients can hold. A zero field has the default it names.
+type Limits struct {
+	Connections     int           // open at a time, all gates together; 10,000
+	Handshakes      int           // in progress at a time, all gates together; 1,000
+	Handshake       time.Duration // for a whole handshake; 10 s
+	Header          time.Duration // for a request's head; 10 s
+	Idle            time.Duration // between two requests; 120 s
+	HeaderBytes     int           // of a request's head; 64 KiB
+	UpstreamHeader  time.Duration // until the head of the answer, gRPC excepted; 60 s
+	StreamsPerConn  int           // concurrent, of one HTTP/2 connection; 250
+	UpstreamConnect time.Duration // until the upstream accepts; 5 s
+}
+
+func (l Limits) withDefaults() Limits {
+	setZero(&l.Connections, 10_000)
+	setZero(&l.Handshakes, 1_000)
+	setZero(&l.Handshake, 10*time.Second)
+	setZero(&l.Header, 10*time.Second)
+	setZero(&l.Idle, 120*time.Second)
+	setZero(&l.HeaderBytes, 64<<10)
+	setZero(&l.UpstreamHeader, 60*time.Second)
+	setZero(&l.StreamsPerConn, 250)
+	setZero(&l.UpstreamConnect, 5*time.Second)
+	return l
+}
+
+func setZero[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Listening reports whether every listener is bound and serving.
+func (p *Proxy) Listening() bool { return p.listening.Load() }
+
+// Run binds every listener, serves until ctx ends, lets requests in flight
+// finish within DrainTimeout, and returns nil. What had to be cut is logged.
+func (p *Proxy) Run(ctx context.Context) error {
+	budget := newBudget(p.Limits.withDefaults())
+	gates := make([]*gate, 0, len(p.Gates))
+	for _, g := range p.Gates {
+		gates = append(gates, newGate(g, p, budget))
+	}
+	if err := bindAll(gates); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, gate := range gates {
+		g.Go(func() error { return gate.run(gctx, p.drainTimeout()) })
+	}
+	p.listening.Store(true)
+	defer p.listening.Store(false)
+	return g.Wait()
+}
+
+func (p *Proxy) drainTimeout() time.Duration {
+	if p.DrainTimeout == 0 {
+		return 20 * time.Second
+	}
+	return p.DrainTimeout
+}
+
+// bindAll binds every gate or none.
+func bindAll(gates []*gate) error {
+	var errs []error
+	for _, g := range gates {
+		l, err := listen(g.Listen)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("gate %s: listen on %s: %w", g.Name, g.Listen, err))
+			continue
+		}
+		g.listener = l
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	for _, g := range gates {
+		if g.listener != nil {
+			_ = g.listener.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listen binds, taking over a unix socket that a killed process left behind.
+func listen(a Address) (net.Listener, error) {
+	if a.Network == "unix" {
+		if err := removeStaleSocket(a.Address); err != nil {
+			return nil, err
+		}
+	}
+	var lc net.ListenConfig
+	return lc.Listen(context.Background(), a.Network, a.Address)
+}
+
+func removeStaleSocket(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is no socket", path)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return fmt.Errorf("%s is in use by another process", path)
+	}
+	return os.Remove(path)
+}

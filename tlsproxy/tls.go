@@ -1,0 +1,151 @@
+package tlsproxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"sidegate/policy"
+)
+
+// errPeerMissing refuses a handshake without the certificate that the gate requires.
+var errPeerMissing = &policy.Refusal{Reason: policy.PeerMissing}
+
+// tlsConfigs prepares one immutable tls.Config for each generation of trust.
+type tlsConfigs struct {
+	gate *Gate
+	// base is never used for a handshake. It holds the ticket keys, which
+	// crypto/tls rotates by itself as long as the config is the same value.
+	base    *tls.Config
+	current atomic.Pointer[generationConfig]
+}
+
+type generationConfig struct {
+	generation string
+	config     *tls.Config
+}
+
+func newTLSConfigs(g *Gate) *tlsConfigs {
+	return &tlsConfigs{gate: g, base: &tls.Config{MinVersion: tls.VersionTLS12}}
+}
+
+// outer is the config with which each handshake begins.
+func (t *tlsConfigs) outer() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: t.gate.Certificates.GetCertificate,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return t.forGeneration(t.generation()), nil
+		},
+	}
+}
+
+func (t *tlsConfigs) generation() string {
+	if t.gate.ClientCert == ClientCertNone {
+		return ""
+	}
+	return t.gate.Trust.Generation()
+}
+
+// forGeneration returns the config of the generation, making it at its first
+// handshake. Two handshakes may both make it; either value will do.
+func (t *tlsConfigs) forGeneration(generation string) *tls.Config {
+	if c := t.current.Load(); c != nil && c.generation == generation {
+		return c.config
+	}
+	c := &generationConfig{generation, t.build(generation)}
+	t.current.Store(c)
+	return c.config
+}
+
+func (t *tlsConfigs) build(generation string) *tls.Config {
+	c := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: t.gate.Certificates.GetCertificate,
+	}
+	t.bindTickets(c, generation)
+	if t.gate.ClientCert == ClientCertNone {
+		return c
+	}
+	// Never VerifyClientCertIfGiven: crypto/tls would verify by rules of its
+	// own, and only on full handshakes. See verify.
+	c.ClientAuth = tls.RequestClientCert
+	c.ClientCAs = t.gate.Trust.ClientCAs()
+	c.VerifyConnection = t.verify
+	return c
+}
+
+// bindTickets makes tickets that are good at this gate and for this
+// generation of trust only. Any other leads to a full handshake.
+func (t *tlsConfigs) bindTickets(c *tls.Config, generation string) {
+	binding := []byte("sidegate\x00" + t.gate.Name + "\x00" + generation)
+	c.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		ss.Extra = append(ss.Extra, binding)
+		return t.base.EncryptTicket(cs, ss)
+	}
+	c.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		ss, err := t.base.DecryptTicket(identity, cs)
+		if err != nil || ss == nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(ss.Extra, func(e []byte) bool { return string(e) == string(binding) }) {
+			return nil, nil
+		}
+		return ss, nil
+	}
+}
+
+// verify judges the client's certificate. It runs as VerifyConnection because
+// that, unlike VerifyPeerCertificate, is called on resumed sessions too.
+func (t *tlsConfigs) verify(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		if t.gate.ClientCert == ClientCertRequire {
+			return errPeerMissing
+		}
+		return nil
+	}
+	_, err := t.gate.Trust.VerifyPeer(cs.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	return err
+}
+
+// Reasons for a failed handshake beside those of the peer.
+const (
+	reasonEndBeforeHello = "end_before_hello" // bare TCP probes end so
+	reasonTimeout        = "timeout"
+	reasonNotTLS         = "not_tls"
+	reasonAlert          = "client_alert" // the client refused us
+	reasonEnd            = "end_in_handshake"
+	reasonProtocol       = "protocol"
+)
+
+// handshakeReason names the cause of a failed handshake.
+func handshakeReason(err error, received int64) string {
+	var refusal *policy.Refusal
+	var peer interface{ Reason() string }
+	var header tls.RecordHeaderError
+	var alert *net.OpError
+	switch {
+	case errors.As(err, &refusal):
+		return string(refusal.Reason)
+	case errors.As(err, &peer):
+		return peer.Reason()
+	case received == 0:
+		return reasonEndBeforeHello
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return reasonTimeout
+	case errors.As(err, &header):
+		return reasonNotTLS
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return reasonAlert
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), strings.Contains(err.Error(), "connection reset"):
+		return reasonEnd
+	}
+	return reasonProtocol
+}
