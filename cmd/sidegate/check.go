@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// listed puts each of several problems on a line of its own.
+func listed(what string, err error) error {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	return fmt.Errorf("%s: %d problems:\n  - %s", what, len(lines), strings.Join(lines, "\n  - "))
+}
+
+// runCheck does what serve does before it binds, and says what it found.
+func runCheck(ctx context.Context, p *program) error {
+	show := false
+	for _, arg := range p.args {
+		if arg != "--print" {
+			return usagef("check: unknown argument %q%s", arg, didYouMean(arg, []string{"--print"}))
+		}
+		show = true
+	}
+	c, err := parseConfig(p.environ)
+	if err != nil {
+		return usageError{listed("configuration", err)}
+	}
+	if show {
+		printConfig(p.stdout, c)
+	}
+	a, err := assemble(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return usageError{listed("configuration", err)}
+	}
+	report(p.stdout, a)
+	return nil
+}
+
+// report says what is loaded and what looks odd about it.
+func report(w io.Writer, a *assembly) {
+	for _, g := range a.gates {
+		fmt.Fprintf(w, "gate %s: %s -> %s\n", g.Name, g.Listen, g.Upstream.Address)
+	}
+	for _, s := range a.stores {
+		st := s.Status()
+		for _, c := range st.Certificates {
+			left := time.Until(c.NotAfter).Round(time.Hour)
+			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), left)
+		}
+		for _, warning := range st.Warnings {
+			fmt.Fprintln(w, "warning:", warning)
+		}
+	}
+	fmt.Fprintln(w, "rule:", a.policy)
+	for _, warning := range a.policy.Warnings() {
+		fmt.Fprintln(w, "warning:", warning)
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// printConfig writes the configuration in force as assignments. No variable
+// holds a secret: those are in files.
+func printConfig(w io.Writer, c *Config) {
+	for _, name := range slices.Sorted(maps.Keys(c.Ingress)) {
+		fmt.Fprintf(w, "%s=%s\n", gateVariable(name), c.Ingress[name])
+	}
+	v := reflect.ValueOf(c).Elem()
+	for f := range configFields() {
+		if text := fmt.Sprint(v.FieldByIndex(f.Index)); text != "" {
+			fmt.Fprintf(w, "%s%s=%s\n", prefix, f.Tag.Get("env"), text)
+		}
+	}
+}
+
+// defaultOf is the default of a field of Config.
+func defaultOf(field string) string {
+	f, ok := reflect.TypeFor[Config]().FieldByName(field)
+	if !ok {
+		panic("no field " + field)
+	}
+	return f.Tag.Get("envDefault")
+}

@@ -1,0 +1,346 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v10"
+
+	"sidegate/tlsproxy"
+)
+
+// prefix is what every variable of ours begins with.
+const prefix = "SIDEGATE_"
+
+// Config is everything that is configured by environment variables. The
+// comment of a field is its line in the README's table.
+type Config struct {
+	// Ingress is each gate as NAME → "LISTEN=UPSTREAM?options"; filled from
+	// SIDEGATE_INGRESS (gate main) and SIDEGATE_INGRESS_<NAME>.
+	Ingress map[string]string
+
+	Admin          string         `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
+	TLS            List           `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
+	TLSNameLoss    Switch         `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
+	ClientCert     clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
+	ClientCA       string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
+	Users          string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
+	Realm          string         `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
+	Allow          List           `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
+	Headers        headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
+	PeerHeaders    peerHeaders    `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
+	TrustedProxies Networks       `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
+	DrainTimeout   Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take to finish after SIGTERM"`
+	AccessLog      accessLog      `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
+	LogLevel       slog.Level     `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	LogFormat      logFormat      `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
+	Pod            string         `env:"POD" doc:"name of the pod for the log, from the downward API"`
+	Container      string         `env:"CONTAINER" doc:"name of the container for the log"`
+}
+
+// defaultIngress is the one gate of a pod that names none.
+const defaultIngress = ":8443=http://127.0.0.1:8080"
+
+// mainGate is the name of the gate that SIDEGATE_INGRESS configures.
+const mainGate = "main"
+
+// serviceLink is what Kubernetes puts into the environment for Services whose
+// name begins with sidegate.
+var serviceLink = regexp.MustCompile(`^SIDEGATE_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// parseConfig reads the configuration out of the environ and returns every
+// problem at once.
+func parseConfig(environ []string) (*Config, error) {
+	c := &Config{Ingress: map[string]string{}}
+	vars, errs := ours(environ)
+	for name, value := range vars {
+		if gate, ok := gateOf(name); ok {
+			c.Ingress[gate] = value
+			delete(vars, name)
+		}
+	}
+	if len(c.Ingress) == 0 {
+		c.Ingress[mainGate] = defaultIngress
+	}
+	known := variables()
+	for name := range vars {
+		if !slices.Contains(known, name) {
+			errs = append(errs, fmt.Errorf("%s is not a variable of sidegate%s", name, didYouMean(name, append(known, prefix+"INGRESS"))))
+		}
+	}
+	errs = append(errs, fill(c, vars)...)
+	sort.Slice(errs, func(i, j int) bool { return errs[i].Error() < errs[j].Error() })
+	return c, errors.Join(errs...)
+}
+
+// ours picks the variables with our prefix that are no service links.
+func ours(environ []string) (map[string]string, []error) {
+	vars := map[string]string{}
+	var errs []error
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		switch {
+		case !strings.HasPrefix(name, prefix):
+		case serviceLink.MatchString(name):
+			if _, gate := gateOf(name); gate && strings.Contains(value, "=") {
+				errs = append(errs, fmt.Errorf("%s: a gate can't have a name that looks like a service link of Kubernetes; choose another", name))
+			}
+		case value == "":
+			errs = append(errs, fmt.Errorf("%s is set but empty; unset it for the default, or say none where that is a value", name))
+		default:
+			vars[name] = value
+		}
+	}
+	return vars, errs
+}
+
+// gateOf returns the name of the gate that a variable configures.
+func gateOf(variable string) (string, bool) {
+	rest, ok := strings.CutPrefix(variable, prefix+"INGRESS")
+	switch {
+	case !ok:
+		return "", false
+	case rest == "":
+		return mainGate, true
+	case rest[0] != '_' || len(rest) == 1:
+		return "", false
+	}
+	return strings.ToLower(rest[1:]), true
+}
+
+// gateVariable is the inverse of gateOf.
+func gateVariable(gate string) string {
+	if gate == mainGate {
+		return prefix + "INGRESS"
+	}
+	return prefix + "INGRESS_" + strings.ToUpper(gate)
+}
+
+// variables returns the names of every variable but those of gates.
+func variables() []string {
+	var names []string
+	for f := range configFields() {
+		names = append(names, prefix+f.Tag.Get("env"))
+	}
+	return names
+}
+
+func configFields() func(yield func(reflect.StructField) bool) {
+	t := reflect.TypeFor[Config]()
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if f := t.Field(i); f.Tag.Get("env") != "" && !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// fill parses the values into c. env names the struct's field in its errors;
+// users know the variable.
+func fill(c *Config, vars map[string]string) []error {
+	err := env.ParseWithOptions(c, env.Options{Environment: vars, Prefix: prefix})
+	if err == nil {
+		return nil
+	}
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return []error{err}
+	}
+	var errs []error
+	for _, e := range all.Errors {
+		var parse env.ParseError
+		if errors.As(e, &parse) {
+			if f, ok := reflect.TypeFor[Config]().FieldByName(parse.Name); ok {
+				e = fmt.Errorf("%s%s: %w", prefix, f.Tag.Get("env"), parse.Err)
+			}
+		}
+		errs = append(errs, e)
+	}
+	return errs
+}
+
+// none is how a variable with a default is cleared.
+const none = "none"
+
+// List is comma-separated values, spaces around them cut. An empty one among
+// them is an error.
+type List []string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *List) UnmarshalText(text []byte) error {
+	*l = nil
+	for item := range strings.SplitSeq(string(text), ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			return fmt.Errorf("%q has an empty entry", text)
+		}
+		*l = append(*l, item)
+	}
+	return nil
+}
+
+func (l List) String() string { return strings.Join(l, ",") }
+
+// Duration is a time above zero.
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v <= 0 {
+		return fmt.Errorf("%q is not a time above zero, such as 20s", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Networks are address ranges in CIDR form; a bare address is itself alone.
+type Networks []netip.Prefix
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (n *Networks) UnmarshalText(text []byte) error {
+	var list List
+	if err := list.UnmarshalText(text); err != nil {
+		return err
+	}
+	*n = nil
+	for _, item := range list {
+		p, err := parseNetwork(item)
+		if err != nil {
+			return err
+		}
+		*n = append(*n, p)
+	}
+	return nil
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
+	}
+	if p.Masked() != p {
+		return p, fmt.Errorf("%q has bits set beyond its length; the network is %s", s, p.Masked())
+	}
+	return p, nil
+}
+
+func (n Networks) String() string {
+	var list List
+	for _, p := range n {
+		list = append(list, p.String())
+	}
+	return list.String()
+}
+
+// Switch is true or false and nothing else.
+type Switch bool
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Switch) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "true":
+		*s = true
+	case "false":
+		*s = false
+	default:
+		return fmt.Errorf("%q is neither true nor false", text)
+	}
+	return nil
+}
+
+// oneOf finds the text among the words of a choice.
+func oneOf[T any](text []byte, words []string, values []T) (T, error) {
+	if i := slices.Index(words, string(text)); i >= 0 {
+		return values[i], nil
+	}
+	var zero T
+	return zero, fmt.Errorf("%q is not one of %s%s", text, strings.Join(words, ", "), didYouMean(string(text), words))
+}
+
+type clientCertMode tlsproxy.ClientCert
+
+var clientCertWords = []string{"none", "optional", "require"}
+
+func (m *clientCertMode) UnmarshalText(text []byte) (err error) {
+	*m, err = oneOf(text, clientCertWords, []clientCertMode{
+		clientCertMode(tlsproxy.ClientCertNone), clientCertMode(tlsproxy.ClientCertOptional), clientCertMode(tlsproxy.ClientCertRequire)})
+	return err
+}
+
+func (m clientCertMode) String() string { return clientCertWords[m] }
+
+type accessLog tlsproxy.AccessLog
+
+var accessLogWords = []string{"all", "denied", "off"}
+
+func (a *accessLog) UnmarshalText(text []byte) (err error) {
+	*a, err = oneOf(text, accessLogWords, []accessLog{
+		accessLog(tlsproxy.AccessLogAll), accessLog(tlsproxy.AccessLogDenied), accessLog(tlsproxy.AccessLogOff)})
+	return err
+}
+
+func (a accessLog) String() string { return accessLogWords[a] }
+
+type logFormat string
+
+func (f *logFormat) UnmarshalText(text []byte) (err error) {
+	*f, err = oneOf(text, []string{"auto", "json", "text"}, []logFormat{"auto", "json", "text"})
+	return err
+}
+
+type headerPreset string
+
+func (h *headerPreset) UnmarshalText(text []byte) (err error) {
+	words := tlsproxy.HeaderPresets()
+	word, err := oneOf(text, words, words)
+	*h = headerPreset(word)
+	return err
+}
+
+type peerHeaders []tlsproxy.PeerHeader
+
+func (p *peerHeaders) UnmarshalText(text []byte) error {
+	*p = nil
+	if string(text) == none {
+		return nil
+	}
+	var list List
+	if err := list.UnmarshalText(text); err != nil {
+		return err
+	}
+	words := []string{string(tlsproxy.XFCC), string(tlsproxy.ClientCertField), string(tlsproxy.ClientCertChain)}
+	for _, item := range list {
+		word, err := oneOf([]byte(item), words, words)
+		if err != nil {
+			return err
+		}
+		*p = append(*p, tlsproxy.PeerHeader(word))
+	}
+	return nil
+}
+
+func (p peerHeaders) String() string {
+	if len(p) == 0 {
+		return none
+	}
+	var list List
+	for _, h := range p {
+		list = append(list, string(h))
+	}
+	return list.String()
+}

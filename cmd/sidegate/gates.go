@@ -1,0 +1,301 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/textproto"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"sidegate/tlsproxy"
+)
+
+// gateSpec is one gate as configured: LISTEN=UPSTREAM?options, over what the
+// variables say for every gate.
+type gateSpec struct {
+	name     string
+	listen   tlsproxy.Address
+	upstream tlsproxy.Upstream
+
+	tls               List
+	clientCert        clientCertMode
+	clientCA          string
+	hosts             []string
+	headers           headerPreset
+	fields            []tlsproxy.IdentityField // beyond the preset
+	groupsSeparator   string
+	peerHeaders       peerHeaders
+	passAuthorization bool
+	trustedProxies    Networks
+	accessLog         accessLog
+}
+
+var gateName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
+// gateSpecs parses every gate in the order of their names.
+func gateSpecs(c *Config) ([]*gateSpec, error) {
+	var specs []*gateSpec
+	var errs []error
+	listens := map[tlsproxy.Address]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.Ingress)) {
+		variable := gateVariable(name)
+		spec, err := parseGate(name, c.Ingress[name], c)
+		if err != nil {
+			errs = append(errs, prefixEach(variable, err)...)
+			continue
+		}
+		if other, taken := listens[spec.listen]; taken {
+			errs = append(errs, fmt.Errorf("%s: %s is taken by %s", variable, spec.listen, other))
+		}
+		listens[spec.listen] = variable
+		specs = append(specs, spec)
+	}
+	return specs, errors.Join(errs...)
+}
+
+// prefixEach names the variable in each of several joined problems.
+func prefixEach(variable string, err error) []error {
+	all := []error{err}
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		all = joined.Unwrap()
+	}
+	for i := range all {
+		all[i] = fmt.Errorf("%s: %w", variable, all[i])
+	}
+	return all
+}
+
+func parseGate(name, value string, c *Config) (*gateSpec, error) {
+	s := &gateSpec{
+		name:           name,
+		tls:            c.TLS,
+		clientCert:     c.ClientCert,
+		clientCA:       c.ClientCA,
+		headers:        c.Headers,
+		peerHeaders:    c.PeerHeaders,
+		trustedProxies: c.TrustedProxies,
+		accessLog:      c.AccessLog,
+	}
+	if !gateName.MatchString(name) {
+		return nil, fmt.Errorf("gate name %q: letters, digits and _, at most 31, beginning with a letter", name)
+	}
+	listen, upstream, ok := strings.Cut(value, "=")
+	if !ok {
+		return nil, fmt.Errorf("%q has no =; a gate is LISTEN=UPSTREAM, such as %s", value, defaultIngress)
+	}
+	var errs []error
+	var err error
+	if s.listen, err = parseListen(listen); err != nil {
+		errs = append(errs, err)
+	}
+	target, query, _ := strings.Cut(upstream, "?")
+	if s.upstream, err = parseUpstream(target); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.options(query); err != nil {
+		errs = append(errs, err)
+	}
+	return s, joinFlat(errs)
+}
+
+// joinFlat joins errors, those that are joined already among them, to one level.
+func joinFlat(errs []error) error {
+	var flat []error
+	for _, e := range errs {
+		if joined, ok := e.(interface{ Unwrap() []error }); ok {
+			flat = append(flat, joined.Unwrap()...)
+		} else {
+			flat = append(flat, e)
+		}
+	}
+	return errors.Join(flat...)
+}
+
+// parseListen reads :8443, 127.0.0.1:8443, [::1]:8443 or unix:/path.
+func parseListen(s string) (tlsproxy.Address, error) {
+	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		if !path.IsAbs(p) {
+			return tlsproxy.Address{}, fmt.Errorf("listen %q: a unix socket needs an absolute path", s)
+		}
+		return tlsproxy.Address{Network: "unix", Address: path.Clean(p)}, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return tlsproxy.Address{}, fmt.Errorf("listen %q is not [HOST]:PORT or unix:/path", s)
+	}
+	if host != "" && net.ParseIP(host) == nil {
+		return tlsproxy.Address{}, fmt.Errorf("listen %q: %q is not an IP address", s, host)
+	}
+	if !validPort(port, 0) {
+		return tlsproxy.Address{}, fmt.Errorf("listen %q: %q is not a port", s, port)
+	}
+	return tlsproxy.Address{Network: "tcp", Address: s}, nil
+}
+
+func validPort(s string, least uint64) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n >= least
+}
+
+var schemes = []string{"http", "h2c", "http+unix", "h2c+unix"}
+
+// parseUpstream reads http://HOST:PORT, h2c://HOST:PORT and both with +unix.
+func parseUpstream(s string) (tlsproxy.Upstream, error) {
+	var up tlsproxy.Upstream
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok || !slices.Contains(schemes, scheme) {
+		return up, fmt.Errorf("upstream %q: it begins with one of %s, then ://%s", s, strings.Join(schemes, ", "), didYouMean(scheme, schemes))
+	}
+	base, unix := strings.CutSuffix(scheme, "+unix")
+	up.H2C = base == "h2c"
+	if unix {
+		if !path.IsAbs(rest) {
+			return up, fmt.Errorf("upstream %q: three slashes and an absolute path follow %s:", s, scheme)
+		}
+		up.Address = tlsproxy.Address{Network: "unix", Address: path.Clean(rest)}
+		return up, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.User != nil || u.Fragment != "" || u.Hostname() == "" {
+		return up, fmt.Errorf("upstream %q is not %s://HOST:PORT", s, scheme)
+	}
+	if u.Path != "" && u.Path != "/" {
+		return up, fmt.Errorf("upstream %q: paths are forwarded as they come, so none may be added here", s)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	if !validPort(port, 1) {
+		return up, fmt.Errorf("upstream %q: %q is not a port", s, port)
+	}
+	up.Address = tlsproxy.Address{Network: "tcp", Address: net.JoinHostPort(u.Hostname(), port)}
+	return up, nil
+}
+
+// gateOptions are the options of a gate and what each does to its spec. Most
+// override the variable of the same name for this gate.
+var gateOptions = map[string]func(s *gateSpec, value string) error{
+	"tls":                func(s *gateSpec, v string) error { return s.tls.UnmarshalText([]byte(v)) },
+	"client_cert":        func(s *gateSpec, v string) error { return s.clientCert.UnmarshalText([]byte(v)) },
+	"client_ca":          func(s *gateSpec, v string) error { s.clientCA = v; return nil },
+	"hosts":              (*gateSpec).setHosts,
+	"headers":            func(s *gateSpec, v string) error { return s.headers.UnmarshalText([]byte(v)) },
+	"header":             (*gateSpec).addField,
+	"groups_separator":   (*gateSpec).setSeparator,
+	"peer_headers":       func(s *gateSpec, v string) error { return s.peerHeaders.UnmarshalText([]byte(v)) },
+	"pass_authorization": func(s *gateSpec, v string) error { return setSwitch(&s.passAuthorization, v) },
+	"insecure_upstream":  func(s *gateSpec, v string) error { return setSwitch(&s.upstream.InsecureUpstream, v) },
+	"trusted_proxies":    func(s *gateSpec, v string) error { return s.trustedProxies.UnmarshalText([]byte(v)) },
+	"access_log":         func(s *gateSpec, v string) error { return s.accessLog.UnmarshalText([]byte(v)) },
+}
+
+// options reads the query of a gate and returns every problem in it.
+func (s *gateSpec) options(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("options %q: %w", query, err)
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		set, known := gateOptions[name]
+		switch {
+		case !known:
+			errs = append(errs, fmt.Errorf("unknown option %q%s", name, didYouMean(name, slices.Sorted(maps.Keys(gateOptions)))))
+			continue
+		case len(values[name]) > 1 && name != "header":
+			errs = append(errs, fmt.Errorf("option %s is there %d times", name, len(values[name])))
+			continue
+		}
+		for _, v := range values[name] {
+			if v == "" {
+				errs = append(errs, fmt.Errorf("option %s is empty", name))
+			} else if err := set(s, v); err != nil {
+				errs = append(errs, fmt.Errorf("option %s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func setSwitch(b *bool, v string) error {
+	var s Switch
+	err := s.UnmarshalText([]byte(v))
+	*b = bool(s)
+	return err
+}
+
+var hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9_]([a-z0-9_.:-]*[a-z0-9_])?$`)
+
+func (s *gateSpec) setHosts(v string) error {
+	var list List
+	if err := list.UnmarshalText([]byte(v)); err != nil {
+		return err
+	}
+	for _, h := range list {
+		h = strings.ToLower(strings.TrimSuffix(h, "."))
+		if !hostPattern.MatchString(h) {
+			return fmt.Errorf("%q is not a host name such as app.example.org or *.example.org", h)
+		}
+		s.hosts = append(s.hosts, h)
+	}
+	return nil
+}
+
+// addField reads NAME:attribute.
+func (s *gateSpec) addField(v string) error {
+	name, attribute, ok := strings.Cut(v, ":")
+	if !ok || !fieldName.MatchString(name) {
+		return fmt.Errorf("%q is not NAME:attribute, such as X-User:user", v)
+	}
+	words := tlsproxy.Attributes()
+	attribute, err := oneOf([]byte(attribute), words, words)
+	if err != nil {
+		return err
+	}
+	name = textproto.CanonicalMIMEHeaderKey(name)
+	if tlsproxy.ReservedHeader(name) {
+		return fmt.Errorf("%s is needed for the request itself", name)
+	}
+	s.fields = append(s.fields, tlsproxy.IdentityField{Header: name, Attribute: attribute})
+	return nil
+}
+
+var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
+
+func (s *gateSpec) setSeparator(v string) error {
+	for _, r := range v {
+		if r < ' ' || r > '~' || r == '%' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+			return fmt.Errorf("%q: a separator is made of punctuation without %%", v)
+		}
+	}
+	s.groupsSeparator = v
+	return nil
+}
+
+// gate is the spec as tlsproxy takes it, without what must be loaded first.
+func (s *gateSpec) gate() *tlsproxy.Gate {
+	fields, _ := tlsproxy.HeaderPreset(string(s.headers)) // the name was checked when it was parsed
+	return &tlsproxy.Gate{
+		Name:       s.name,
+		Listen:     s.listen,
+		Upstream:   s.upstream,
+		ClientCert: tlsproxy.ClientCert(s.clientCert),
+		Hosts:      s.hosts,
+		Headers: tlsproxy.IdentityHeaders{
+			Fields:          append(fields, s.fields...),
+			GroupsSeparator: s.groupsSeparator,
+			PeerHeaders:     s.peerHeaders,
+		},
+		PassAuthorization: s.passAuthorization,
+		TrustedProxies:    s.trustedProxies,
+		AccessLog:         tlsproxy.AccessLog(s.accessLog),
+	}
+}

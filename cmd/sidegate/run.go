@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"sidegate/policy"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong arguments or configuration
+)
+
+// program is what a command gets of the world.
+type program struct {
+	args    []string // after the command's name
+	environ []string
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+}
+
+// command is one of the words that may follow sidegate.
+type command struct {
+	name string
+	run  func(context.Context, *program) error
+}
+
+func commands() []command {
+	return []command{
+		{"serve", runServe},
+		{"check", runCheck},
+		{"passwd", runPasswd},
+		{"demo", runDemo},
+		{"version", runVersion},
+		{"help", runHelp},
+	}
+}
+
+// usageError is the user's mistake and not the world's: exit code 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// run is the whole program; nothing below it knows the process. Without a
+// command it serves, which is what the image does.
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	name := "serve"
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	if name == "-h" || name == "--help" {
+		name = "help"
+	}
+	p := &program{args: args, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	err := dispatch(ctx, name, p)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(stderr, "sidegate: %v\n", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func dispatch(ctx context.Context, name string, p *program) error {
+	names := make([]string, 0, len(commands()))
+	for _, c := range commands() {
+		if c.name == name {
+			for _, a := range p.args {
+				if a == "-h" || a == "--help" {
+					return runHelp(ctx, p)
+				}
+			}
+			return c.run(ctx, p)
+		}
+		names = append(names, c.name)
+	}
+	return usagef("unknown command %q%s; sidegate help lists them", name, didYouMean(name, names))
+}
+
+// didYouMean is " (did you mean X?)" where something known is near.
+func didYouMean(word string, known []string) string {
+	if near := policy.Nearest(word, known); near != "" {
+		return fmt.Sprintf(" (did you mean %s?)", near)
+	}
+	return ""
+}
+
+// noArguments refuses what a command would silently ignore.
+func noArguments(p *program, name string) error {
+	if len(p.args) > 0 {
+		return usagef("%s takes no argument, got %q", name, p.args[0])
+	}
+	return nil
+}
+
+func runHelp(_ context.Context, p *program) error {
+	_, err := io.WriteString(p.stdout, helpText)
+	return err
+}
+
+func runVersion(_ context.Context, p *program) error {
+	if err := noArguments(p, "version"); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(p.stdout, "sidegate %s (%s %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sidegate/certs/watch"
+	"sidegate/tlsproxy"
+	"sidegate/tlsproxy/admin"
+)
+
+func runServe(ctx context.Context, p *program) error {
+	if err := noArguments(p, "serve"); err != nil {
+		return err
+	}
+	c, err := parseConfig(p.environ)
+	if err != nil {
+		return usageError{listed("configuration", err)}
+	}
+	return serve(ctx, c, p)
+}
+
+// serve loads, binds and runs until ctx ends.
+func serve(ctx context.Context, c *Config, p *program) error {
+	log := newLogger(c, p.stdout)
+	a, err := assemble(ctx, c, log)
+	if err != nil {
+		return usageError{listed("configuration", err)}
+	}
+	for _, w := range a.policy.Warnings() {
+		log.Warn(w)
+	}
+	log.Info("rule in force", "rule", a.policy.String())
+	metrics := admin.NewMetrics(version())
+	metrics.Watch(a.loaded)
+	proxy := &tlsproxy.Proxy{
+		Gates: a.gates, Log: log, Metrics: metrics, DrainTimeout: time.Duration(c.DrainTimeout),
+	}
+	server := &admin.Server{Started: started(proxy), Ready: ready(ctx, proxy, a), Metrics: metrics.Registry, Log: log}
+	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
+
+	return runAll(ctx, c, a, proxy, server, watcher)
+}
+
+// runAll runs the gates until ctx ends and they are drained, and everything
+// else until then: probes must see the drain, and what is still served may
+// still rotate. The first error ends all.
+func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, server *admin.Server, watcher *watch.Watcher) error {
+	rest, drained := context.WithCancel(context.WithoutCancel(ctx))
+	defer drained()
+	g, rest := errgroup.WithContext(rest)
+	gates, failed := context.WithCancel(ctx)
+	defer failed()
+	defer context.AfterFunc(rest, failed)()
+	if c.Admin != none {
+		l, err := net.Listen("tcp", c.Admin)
+		if err != nil {
+			return fmt.Errorf("SIDEGATE_ADMIN: %w", err)
+		}
+		g.Go(func() error { return server.Run(rest, l) })
+	}
+	g.Go(func() error {
+		defer drained()
+		return proxy.Run(gates)
+	})
+	for _, s := range a.stores {
+		changed := watcher.Subscribe()
+		g.Go(func() error { return s.Run(rest, changed) })
+	}
+	if a.reload != nil {
+		changed := watcher.Subscribe()
+		g.Go(func() error { return a.reload.Run(rest, changed) })
+	}
+	g.Go(func() error { return watcher.Run(rest) })
+	g.Go(func() error { return kickOnHangup(rest, watcher) })
+	return g.Wait()
+}
+
+func started(p *tlsproxy.Proxy) func() error {
+	return func() error {
+		if !p.Listening() {
+			return errors.New("the gates are not open yet")
+		}
+		return nil
+	}
+}
+
+func ready(ctx context.Context, p *tlsproxy.Proxy, a *assembly) func() error {
+	return func() error {
+		if ctx.Err() != nil {
+			return errors.New("draining")
+		}
+		return errors.Join(started(p)(), a.ready())
+	}
+}
+
+// kickOnHangup reloads on SIGHUP, as operators of other servers expect.
+func kickOnHangup(ctx context.Context, w *watch.Watcher) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			w.Kick()
+		}
+	}
+}
