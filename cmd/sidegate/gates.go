@@ -157,7 +157,7 @@ func parseUpstream(s string) (tlsproxy.Upstream, error) {
 	up.H2C = base == "h2c"
 	if unix {
 		if !path.IsAbs(rest) {
-			return up, fmt.Errorf("upstream %q: three slashes and an absolute path follow %s:", s, scheme)
+			return up, fmt.Errorf("upstream %q: %s: is followed by three slashes and an absolute path", s, scheme)
 		}
 		up.Address = tlsproxy.Address{Network: "unix", Address: path.Clean(rest)}
 		return up, nil

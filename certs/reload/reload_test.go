@@ -1,0 +1,142 @@
+package reload_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sidegate/certs/reload"
+)
+
+// thing is loaded by the loop under test, on a fake clock.
+type thing struct {
+	mu    sync.Mutex
+	loads []time.Duration // when, since the start
+	err   error
+	again time.Duration // after the first load that is not the first
+	start time.Time
+	log   strings.Builder
+}
+
+func (x *thing) load(context.Context) (reload.Result, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.loads = append(x.loads, time.Since(x.start))
+	r := reload.Result{Generation: "g"}
+	if x.again > 0 {
+		r.Again = time.Now().Add(x.again)
+		x.again = 0
+	}
+	return r, x.err
+}
+
+// set changes what the next load finds.
+func (x *thing) set(err error, again time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.err, x.again = err, again
+}
+
+func (x *thing) run(t *testing.T, changed <-chan struct{}) *reload.Loop {
+	x.start = time.Now()
+	l := &reload.Loop{What: "things", Load: x.load, Log: slog.New(slog.NewTextHandler(&x.log, nil))}
+	if err := l.First(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx, changed) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	return l
+}
+
+// ROT-10: a storm of changes is at most one load each 100 ms.
+func TestLoopThrottles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{}, 1)
+		x.run(t, changed)
+		for range 1000 {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		if n := len(x.loads); n < 5 || n > 13 {
+			t.Errorf("%d loads in a second of changes, want about 10", n)
+		}
+	})
+}
+
+// ROT-03, ROT-04: a failure is retried with growing pauses up to 30 s, said
+// once, and forgotten by a success.
+func TestLoopRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{}, 1)
+		l := x.run(t, changed)
+		synctest.Wait()
+		good := l.Status().LastSuccess
+		x.set(errors.New("torn"), 0)
+		changed <- struct{}{}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		n := len(x.loads)
+		if n < 15 || n > 25 {
+			t.Errorf("%d loads in 5 minutes of failure, want about 19", n)
+		}
+		if gap := x.loads[n-1] - x.loads[n-2]; gap > 31*time.Second || gap < 29*time.Second {
+			t.Errorf("the last pause is %s, want 30 s", gap)
+		}
+		if st := l.Status(); st.OK || st.Err != "torn" || !st.LastSuccess.Equal(good) || st.Generation != "g" {
+			t.Errorf("status %+v", st)
+		}
+		x.set(nil, 0)
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		if st := l.Status(); !st.OK || st.Err != "" || !st.LastSuccess.After(good) {
+			t.Errorf("status after recovery %+v", st)
+		}
+		if log := x.log.String(); strings.Count(log, "torn") != 1 || strings.Count(log, "works again") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+	})
+}
+
+func TestLoopWakesForWhatIsStaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &thing{again: time.Hour}
+		x.run(t, nil)
+		time.Sleep(time.Hour + time.Minute)
+		synctest.Wait()
+		// First staged nothing here: its result is asked again by Run's own
+		// first load, which no longer stages.
+		if len(x.loads) != 2 {
+			t.Errorf("loads at %v, want two", x.loads)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		x := &thing{}
+		changed := make(chan struct{}, 1)
+		x.run(t, changed)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		x.set(nil, time.Hour)
+		changed <- struct{}{}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := len(x.loads); n != 4 || x.loads[3]-x.loads[2] != time.Hour {
+			t.Errorf("loads at %v, want one an hour after the third", x.loads)
+		}
+	})
+}

@@ -1,0 +1,577 @@
+package authn
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"sidegate/policy"
+)
+
+// world is a user file that tests change.
+type world struct {
+	mu      sync.Mutex
+	content map[string][]byte
+	err     error
+	now     time.Time
+	log     bytes.Buffer
+	*Users
+}
+
+func newWorld(t testing.TB, htpasswd string) *world {
+	t.Helper()
+	w := &world{content: map[string][]byte{"htpasswd": []byte(htpasswd)}, now: time.Now()}
+	var err error
+	w.Users, err = NewUsers(Options{Realm: `a "quoted" \ realm`, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Now: func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now },
+		Read: func() (map[string][]byte, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.content, w.err
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) set(content map[string][]byte, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.content, w.err = content, err
+}
+
+func (w *world) load(t testing.TB) {
+	t.Helper()
+	if _, err := w.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bcryptOf(t testing.TB, password string, cost int) string {
+	t.Helper()
+	h, err := bcrypt.GenerateFromPassword([]byte(password), cost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(h)
+}
+
+func request(field string) *policy.Request {
+	h := http.Header{}
+	if field != "" {
+		h.Set("Authorization", field)
+	}
+	return &policy.Request{Gate: "main", Client: netip.MustParseAddr("192.0.2.1"), Header: h}
+}
+
+func basic(user, password string) *policy.Request {
+	return request("Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+}
+
+// verdict is "ok", "none" or the reason of the refusal.
+func (w *world) verdict(t testing.TB, r *policy.Request) string {
+	t.Helper()
+	login, err := w.Authenticate(t.Context(), r)
+	var refusal *policy.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return string(refusal.Reason)
+	case err != nil:
+		t.Fatalf("%v is no Refusal", err)
+	case login == nil:
+		return "none"
+	}
+	return "ok"
+}
+
+func TestParseHtpasswd(t *testing.T) {
+	good := bcryptOf(t, "x", 4)
+	cases := []struct{ name, line, want string }{
+		{"bcrypt", "a:" + good, ""},
+		{"comment and blank", "# hello\n\na:" + good, ""},
+		{"carriage return", "a:" + good + "\r", ""},
+		{"PWD-03 empty hash", "a:", "f:1: the hash is empty"},
+		{"PWD-03 no colon", "b\na:" + good, "f:1: no colon"},
+		{"PWD-03 unknown scheme", "a:$9$abc", "f:1: the hash is none of"},
+		{"PWD-03 malformed bcrypt", "a:$2y$10$short", "malformed"},
+		{"PWD-03 malformed apr1", "a:$apr1$salt$short", "malformed"},
+		{"PWD-03 malformed sha", "a:{SHA}abc", "malformed"},
+		{"PWD-03 $2x$", "a:$2x$" + good[4:], "broken bcrypt"},
+		{"PWD-03 listed before", "a:" + good + "\nb:" + good + "\na:" + good, `f:3: user "a" is in line 1`},
+		{"PWD-04 plaintext", "a:secretpassword", "plaintext"},
+		{"PWD-04 traditional crypt", "a:rqXexS6ZhobKA", "plaintext"},
+		{"PWD-05 cost 16", "a:$2a$16$" + good[7:], "cost 16"},
+		{"PWD-05 cost 31", "a:$2a$31$" + good[7:], "cost 31"},
+		{"PWD-12 colon in the name", "a:b:" + good, "colon"},
+		{"empty name", ":" + good, "user name is empty"},
+		{"space around the name", " a:" + good, "space"},
+		{"control byte in the name", "a\x01:" + good, "control"},
+		{"rounds", "a:$6$rounds=9999999$salt$" + strings.Repeat("a", 86), "rounds"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parseHtpasswd("f", []byte(c.line))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if err != nil && (strings.Contains(err.Error(), good[7:]) || strings.Contains(err.Error(), "secretpassword")) { // OPS-08
+				t.Errorf("%v tells the hash or the password", err)
+			}
+		})
+	}
+	e, err := parseHtpasswd("f", []byte("a:"+good))
+	if err != nil || len(e.warnings) != 1 { // PWD-05
+		t.Errorf("a cost below 10: %v, warnings %q", err, e.warnings)
+	}
+}
+
+// Hashes made by the tools that people have.
+func TestForeignHashes(t *testing.T) {
+	made := map[string][]string{
+		"apr1": {"htpasswd", "-nbm", "u", "s3cret"}, "bcrypt": {"htpasswd", "-nbB", "u", "s3cret"},
+		"sha": {"htpasswd", "-nbs", "u", "s3cret"}, "apr1 of openssl": {"openssl", "passwd", "-apr1", "s3cret"},
+		"sha256": {"openssl", "passwd", "-5", "s3cret"}, "sha512": {"openssl", "passwd", "-6", "s3cret"},
+	}
+	for name, argv := range made {
+		t.Run(name, func(t *testing.T) {
+			line := string(bytes.TrimSpace(output(t, argv...)))
+			if !strings.HasPrefix(line, "u:") {
+				line = "u:" + line
+			}
+			checkOnly(t, line)
+		})
+	}
+	checkOnly(t, "u:{SSHA}"+ssha("s3cret"))
+}
+
+func output(t *testing.T, argv ...string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(argv[0]); err != nil {
+		if os.Getenv("TEST_PEERS") == "required" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	out, err := exec.Command(argv[0], argv[1:]...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func ssha(password string) string {
+	h := sha1.Sum([]byte(password + "salt"))
+	return base64.StdEncoding.EncodeToString(append(h[:], "salt"...))
+}
+
+// checkOnly lets exactly u with s3cret in.
+func checkOnly(t *testing.T, line string) {
+	t.Helper()
+	w := newWorld(t, line)
+	w.load(t)
+	stored := strings.TrimPrefix(line, "u:")
+	for password, want := range map[string]string{"s3cret": "ok", "s3cre": "bad_credentials", "": "bad_credentials", stored: "bad_credentials"} { // PWD-04
+		if got := w.verdict(t, basic("u", password)); got != want {
+			t.Errorf("%s with %q: got %s, want %s", line, password, got, want)
+		}
+	}
+}
+
+func TestAuthenticate(t *testing.T) {
+	long := strings.Repeat("x", 72)
+	w := newWorld(t, "alice:"+bcryptOf(t, "a:b:c", 4)+"\nlong:"+bcryptOf(t, long, 4)+"\nadmin:"+bcryptOf(t, "admin", 4))
+	w.load(t)
+	encoded := base64.StdEncoding.EncodeToString([]byte("admin:admin"))
+	cases := []struct {
+		name  string
+		field *policy.Request
+		want  string
+	}{
+		{"none", request(""), "none"},
+		{"another scheme", request("Bearer abc"), "none"},
+		{"a scheme that begins alike", request("Basically abc"), "none"},
+		{"right", basic("admin", "admin"), "ok"},
+		{"wrong", basic("admin", "nimda"), "bad_credentials"},
+		{"unknown", basic("nobody", "admin"), "bad_credentials"},
+		{"case of the user counts", basic("Admin", "admin"), "bad_credentials"},
+		{"PWD-01 72 bytes", basic("long", long), "ok"},
+		{"PWD-01 73 bytes", basic("long", long+"y"), "bad_credentials"},
+		{"PWD-02 NUL", basic("admin", "admin\x00admin"), "bad_credentials"},
+		{"PWD-02 NUL in the user", basic("admin\x00", "admin"), "bad_credentials"},
+		{"PWD-11 case of the scheme", request("bAsIc " + encoded), "ok"},
+		{"PWD-11 two spaces", request("Basic  " + encoded), "bad_credentials"},
+		{"PWD-11 no padding", request("Basic " + strings.TrimRight(base64.StdEncoding.EncodeToString([]byte("admin:admin1")), "=")), "bad_credentials"},
+		{"PWD-11 nothing", request("Basic"), "bad_credentials"},
+		{"no colon", request("Basic " + base64.StdEncoding.EncodeToString([]byte("admin"))), "bad_credentials"},
+		{"not UTF-8", basic("admin", "\xff"), "bad_credentials"},
+		{"PWD-12 colons in the password", basic("alice", "a:b:c"), "ok"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := w.verdict(t, c.field); got != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+	if got, want := w.Challenge(nil, nil)[0], `Basic realm="a \"quoted\" \\ realm", charset="UTF-8"`; got != want { // PWD-13
+		t.Errorf("challenge %s, want %s", got, want)
+	}
+	if _, err := NewUsers(Options{Realm: "Ü"}); err == nil { // PWD-13
+		t.Error("a realm that can't be sent was accepted")
+	}
+	if text := w.log.String(); strings.Contains(text, "admin") || strings.Contains(text, "$2a$") { // OPS-08
+		t.Errorf("the log tells names or hashes:\n%s", text)
+	}
+}
+
+// PWD-06: any failure costs one verification at the file's highest cost; a
+// cheaper entry runs the dear one too. Counted, not timed.
+func TestFailuresCostTheSame(t *testing.T) {
+	w := newWorld(t, "cheap:"+bcryptOf(t, "x", 4)+"\ndear:"+bcryptOf(t, "x", 5))
+	w.load(t)
+	var dear int
+	g := w.current.Load()
+	verify := g.dearest.verify
+	g.dearest.verify = func(stored string, password []byte) bool { dear++; return verify(stored, password) }
+	h := g.users["dear"]
+	h.verify = g.dearest.verify
+	g.users["dear"] = h
+	for _, user := range []string{"cheap", "dear", "nobody"} {
+		dear = 0
+		if got := w.verdict(t, basic(user, "wrong")); got != "bad_credentials" || dear != 1 {
+			t.Errorf("%s: %s after %d verifications at the highest cost, want one", user, got, dear)
+		}
+	}
+}
+
+// PWD-08: a success is remembered, a failure never, and a reload forgets.
+func TestVerifiedCache(t *testing.T) {
+	stored := "u:" + bcryptOf(t, "x", 4)
+	w := newWorld(t, stored)
+	w.load(t)
+	step := func(what, password, want string, hashes int64) {
+		t.Helper()
+		before := w.hashes.Load()
+		if got := w.verdict(t, basic("u", password)); got != want || w.hashes.Load()-before != hashes {
+			t.Errorf("%s: got %s and %d hashes, want %s and %d", what, got, w.hashes.Load()-before, want, hashes)
+		}
+	}
+	step("first", "x", "ok", 1)
+	step("again", "x", "ok", 0)
+	step("wrong", "y", "bad_credentials", 1)
+	step("wrong again", "y", "bad_credentials", 1)
+	w.load(t)
+	step("same content", "x", "ok", 0)
+	login, err := w.Authenticate(t.Context(), basic("u", "x"))
+	if err != nil || w.Recheck(t.Context(), login.User) != nil {
+		t.Errorf("recheck of a good user: %v", err)
+	}
+	w.set(map[string][]byte{"htpasswd": []byte("u:" + bcryptOf(t, "x", 4))}, nil)
+	w.load(t)
+	if w.Recheck(t.Context(), login.User) == nil {
+		t.Error("a user whose hash changed is still good")
+	}
+	step("same password, other hash", "x", "ok", 1)
+	w.set(map[string][]byte{"htpasswd": []byte("v:" + bcryptOf(t, "x", 4))}, nil)
+	w.load(t)
+	step("user gone", "x", "bad_credentials", 1)
+	g := w.current.Load()
+	for i := range maxVerified + 10 {
+		g.remember([32]byte{byte(i), byte(i >> 8)}, &policy.Login{})
+	}
+	if n := len(g.verified); n != maxVerified {
+		t.Errorf("%d logins remembered, want %d", n, maxVerified)
+	}
+}
+
+// PWD-07: hashes are bounded and queued; more is refused, known users are not.
+func TestFloodIsBounded(t *testing.T) {
+	w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
+	w.load(t)
+	w.verdict(t, basic("u", "x"))
+	for range cap(w.hashing) { // as many as may hash are at it
+		w.hashing <- struct{}{}
+	}
+	results := make(chan string, maxWaiting)
+	for i := range maxWaiting {
+		go func() { results <- w.verdict(t, basic(fmt.Sprint("user", i), "wrong")) }()
+	}
+	for w.waiting.Load() < maxWaiting {
+		time.Sleep(time.Millisecond)
+	}
+	_, err := w.Authenticate(t.Context(), basic("one more", "wrong"))
+	var refusal *policy.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != policy.Overloaded || refusal.RetryAfter == 0 {
+		t.Errorf("got %v, want overloaded with Retry-After", err)
+	}
+	if got := w.verdict(t, basic("u", "x")); got != "ok" {
+		t.Errorf("a known user gets %s during the flood", got)
+	}
+	for range cap(w.hashing) {
+		<-w.hashing
+	}
+	for range maxWaiting {
+		if got := <-results; got != "bad_credentials" {
+			t.Errorf("a queued attempt got %s", got)
+		}
+	}
+}
+
+// PWD-14, PWD-15.
+func TestLimiter(t *testing.T) {
+	w := newWorld(t, "u:"+bcryptOf(t, "x", 4)+"\nv:"+bcryptOf(t, "x", 4))
+	w.load(t)
+	from := func(addr, user, password string) *policy.Request {
+		r := basic(user, password)
+		r.Client = netip.MustParseAddr(addr)
+		return r
+	}
+	w.verdict(t, from("192.0.2.9", "v", "x")) // v is known from now on
+	for i := range burst {
+		if got := w.verdict(t, from("192.0.2.1", "u", fmt.Sprint(i))); got != "bad_credentials" {
+			t.Fatalf("failure %d: %s", i, got)
+		}
+	}
+	for _, c := range []struct{ name, addr, user, password, want string }{
+		{"one more", "192.0.2.1", "u", "no", "rate_limited"},
+		{"the right one too", "192.0.2.1", "u", "x", "rate_limited"},
+		{"another account", "192.0.2.1", "v", "no", "bad_credentials"},
+		{"a known login", "192.0.2.1", "v", "x", "ok"},
+		{"the victim from elsewhere", "192.0.2.2", "u", "x", "ok"},
+		{"and then, being known, from there", "192.0.2.1", "u", "x", "ok"},
+		{"guesses go on being refused", "192.0.2.1", "u", "no", "rate_limited"},
+	} {
+		if got := w.verdict(t, from(c.addr, c.user, c.password)); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+		}
+	}
+	if keyOf("u", netip.MustParseAddr("2001:db8::1")) != keyOf("u", netip.MustParseAddr("2001:db8::2")) {
+		t.Error("two addresses of one /64 are told apart")
+	}
+	w.mu.Lock()
+	w.now = w.now.Add(burst * refill)
+	w.mu.Unlock()
+	if got := w.verdict(t, from("192.0.2.1", "u", "no")); got != "bad_credentials" {
+		t.Errorf("after a pause: %s", got)
+	}
+	for i := range maxAccounts + 100 { // endless names
+		w.limiter.failed(keyOf(fmt.Sprint(i), netip.MustParseAddr("192.0.2.3")))
+	}
+	if n := len(w.limiter.by); n != maxAccounts || w.limiter.order.Len() != n {
+		t.Errorf("%d accounts in memory, want %d", n, maxAccounts)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	hash := bcryptOf(t, "x", 4)
+	w := newWorld(t, "u:"+hash)
+	w.load(t)
+	is := func(what, want string, wantErr bool) {
+		t.Helper()
+		_, err := w.Load(t.Context())
+		if (err != nil) != wantErr {
+			t.Errorf("%s: load says %v", what, err)
+		}
+		if got := w.verdict(t, basic("u", "x")); got != want {
+			t.Errorf("%s: got %s, want %s", what, got, want)
+		}
+	}
+	w.set(nil, os.ErrNotExist)
+	is("ROT-09 deleted", "ok", true)
+	w.set(map[string][]byte{"htpasswd": []byte("garbage")}, nil)
+	is("ROT-09 garbled", "ok", true)
+	w.set(map[string][]byte{"other": nil, "another": nil}, nil)
+	is("ROT-09 other files", "ok", true)
+	w.set(map[string][]byte{"htpasswd": []byte("# nobody\n")}, nil)
+	is("ROT-08 emptied", "bad_credentials", true)
+	w.set(map[string][]byte{"auth": []byte("u:" + hash)}, nil)
+	is("the name of other proxies", "ok", false)
+	w.set(map[string][]byte{"users.txt": []byte("u:" + hash)}, nil)
+	is("a single file", "ok", false)
+	w.set(map[string][]byte{"username": []byte("u\n"), "password": []byte("x\n")}, nil)
+	is("kubernetes.io/basic-auth", "ok", false)
+	w.set(map[string][]byte{"username": []byte("u"), "password": []byte("x\n\n")}, nil)
+	is("a password with two newlines", "ok", true)
+	w.set(map[string][]byte{"username": []byte("u"), "password": nil}, nil)
+	is("an empty password", "ok", true)
+
+	empty := newWorld(t, "# nobody")
+	if _, err := empty.Load(t.Context()); err == nil {
+		t.Error("a file without users was accepted at the start")
+	}
+	if got := empty.verdict(t, basic("u", "x")); got != "dependency_down" {
+		t.Errorf("without users loaded: %s", got)
+	}
+}
+
+// ROT-18: reloads under load, for the race detector.
+func TestReloadUnderLoad(t *testing.T) {
+	a, b := "u:"+bcryptOf(t, "x", 4), "u:"+bcryptOf(t, "x", 4)
+	w := newWorld(t, a)
+	w.load(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				if got := w.verdict(t, basic("u", "x")); got != "ok" {
+					t.Error(got)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		w.set(map[string][]byte{"htpasswd": []byte([]string{a, b}[i%2])}, nil)
+		w.load(t)
+	}
+	wg.Wait()
+}
+
+// LIB-17: one caller of CompareHashAndPassword, behind the length guard.
+func TestOneCallerOfCompare(t *testing.T) {
+	callers := 0
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "CompareHashAndPassword" {
+				callers++
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || callers != 1 {
+		t.Errorf("%d callers (%v), want one", callers, err)
+	}
+}
+
+func TestEdit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "htpasswd")
+	set := func(user, password string) error {
+		_, err := SetPassword(path, user, []byte(password), 10)
+		return err
+	}
+	for _, err := range []error{set("a", "one"), set("b", "two"), set("a", "three")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	data, _ := os.ReadFile(path)
+	e, err := parseHtpasswd(path, data)
+	if err != nil || len(e.users) != 2 {
+		t.Fatalf("%v in\n%s", err, data)
+	}
+	if h := e.users["a"]; !h.matches([]byte("three")) || h.matches([]byte("one")) {
+		t.Error("the password was not changed")
+	}
+	if err := errors.Join(os.WriteFile(path, append([]byte("# kept\n"), data...), 0o600), os.Chmod(path, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	if err := DeleteUser(path, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if data, _ = os.ReadFile(path); !strings.HasPrefix(string(data), "# kept\nb:") || strings.Contains(string(data), "a:$") {
+		t.Errorf("after deleting:\n%s", data)
+	}
+	if info, _ = os.Stat(path); info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v was not kept", info.Mode())
+	}
+	if err := DeleteUser(path, "a"); !errors.Is(err, ErrNoUser) {
+		t.Errorf("deleting nobody: %v", err)
+	}
+	for name, err := range map[string]error{
+		"empty": set("c", ""), "73 bytes": set("c", strings.Repeat("x", 73)), "control": set("c", "a\tb"),
+		"colon": set("c:d", "x"), "no name": set("", "x"),
+	} {
+		if err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	link := path + ".link"
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := SetPassword(link, "a", []byte("x"), 10); err == nil || !strings.Contains(err.Error(), "mounted Secret") {
+		t.Errorf("through a link: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("broken\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := set("c", "x"); err == nil || !strings.Contains(err.Error(), ":1:") {
+		t.Errorf("a broken file: %v", err)
+	}
+}
+
+func FuzzParseHtpasswd(f *testing.F) {
+	f.Add("a:" + bcryptOf(f, "x", 4) + "\n# c\nb:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=")
+	f.Add("a:$apr1$salt$0123456789012345678901\nb:$6$rounds=5000$s$x")
+	f.Fuzz(func(t *testing.T, s string) {
+		e, err := parseHtpasswd("f", []byte(s))
+		if err != nil {
+			return
+		}
+		for name, h := range e.users {
+			if CheckName(name) != nil || h.verify == nil || h.stored == "" {
+				t.Errorf("accepted %q: %q", name, h.stored)
+			}
+			if h.work <= maxRounds && h.matches(nil) && h.stored != "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=" && !strings.HasPrefix(h.stored, "{SSHA}") {
+				t.Errorf("the empty password passes %q", h.stored)
+			}
+		}
+	})
+}
+
+func FuzzParseBasic(f *testing.F) {
+	f.Add("Basic YTpi")
+	f.Add("basic  YTpi")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, ok, err := parseBasic(s)
+		if !ok || err != nil {
+			return
+		}
+		again := "Basic " + base64.StdEncoding.EncodeToString([]byte(c.name+":"+string(c.password)))
+		if !strings.EqualFold(again[:6], s[:6]) || again[6:] != s[6:] {
+			t.Errorf("%q reads as %q", s, again)
+		}
+	})
+}
+
+func BenchmarkVerified(b *testing.B) {
+	w := newWorld(b, "u:"+bcryptOf(b, "x", 10))
+	w.load(b)
+	r := basic("u", "x")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := w.Authenticate(context.Background(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
