@@ -62,13 +62,13 @@ type gate struct {
 	draining atomic.Bool
 }
 
-func newGate(conf *Gate, p *Proxy, b *budget) *gate {
+func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 	g := &gate{
 		Gate:     conf,
 		log:      p.Log.With("gate", conf.Name),
 		metrics:  p.Metrics.Gate(conf.Name),
 		budget:   b,
-		stripper: newStripper(conf.Headers.Fields),
+		stripper: s,
 		tls:      newTLSConfigs(conf).outer(),
 	}
 	g.forward = newForwarder(g)
@@ -213,9 +213,7 @@ func (g *gate) admit(c net.Conn, next *handover) {
 	})
 	g.metrics.Connections(+1)
 	g.pending.Go(func() {
-		done, ok := g.handshake(under)
-		g.budget.handshakes.give()
-		if ok {
+		if done, ok := g.handshake(under); ok {
 			next.give(done)
 		}
 	})
@@ -231,12 +229,15 @@ func (g *gate) shed(c net.Conn, limit string) {
 }
 
 // handshake runs TLS and registers the connection before anything is decided
-// about it. It returns false when the connection has ended.
+// about it. It gives the handshake's place back, and returns false when the
+// connection has ended.
 func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
 	c := tls.Server(under, g.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), g.budget.Handshake)
 	defer cancel()
-	if err := c.HandshakeContext(ctx); err != nil {
+	err := c.HandshakeContext(ctx)
+	g.budget.handshakes.give()
+	if err != nil {
 		g.handshakeFailed(under, ctx, err)
 		_ = under.Close()
 		return nil, false

@@ -37,15 +37,16 @@ var forwardingNames = []string{
 	"x-real-ip", "x-client-ip", "true-client-ip", "x-request-id",
 }
 
-// stripper removes what clients may not set. It is made once a gate and only
-// read afterwards.
+// stripper removes what clients may not set. It is made once, for all gates,
+// and only read afterwards.
 type stripper struct {
 	identity   map[string]bool // folded names, removed always
 	forwarding map[string]bool // folded names, removed unless a trusted proxy sent them
 }
 
-// newStripper collects the names of every preset and the configured ones.
-func newStripper(configured []IdentityField) *stripper {
+// newStripper collects the names of every preset and those that any gate is
+// configured to send.
+func newStripper(gates []*Gate) *stripper {
 	s := &stripper{identity: map[string]bool{}, forwarding: map[string]bool{}}
 	for _, names := range [][]string{identityNames, routingNames} {
 		for _, n := range names {
@@ -55,7 +56,9 @@ func newStripper(configured []IdentityField) *stripper {
 	for _, n := range forwardingNames {
 		s.forwarding[n] = true
 	}
-	s.addFields(configured)
+	for _, g := range gates {
+		s.addFields(g.Headers.Fields)
+	}
 	for _, fields := range presets {
 		s.addFields(fields)
 	}

@@ -67,9 +67,10 @@ func (p *Proxy) Listening() bool { return p.listening.Load() }
 // finish within DrainTimeout, and returns nil. What had to be cut is logged.
 func (p *Proxy) Run(ctx context.Context) error {
 	budget := newBudget(p.Limits.withDefaults())
+	strip := newStripper(p.Gates)
 	gates := make([]*gate, 0, len(p.Gates))
 	for _, g := range p.Gates {
-		gates = append(gates, newGate(g, p, budget))
+		gates = append(gates, newGate(g, p, budget, strip))
 	}
 	if err := bindAll(gates); err != nil {
 		return err

@@ -1,0 +1,65 @@
+package tlsproxy_test
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sidegate/policy"
+	"sidegate/tlsproxy/admin"
+)
+
+// scrape is what Prometheus would read.
+func scrape(m *admin.Metrics) string {
+	rec := httptest.NewRecorder()
+	promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	return rec.Body.String()
+}
+
+// counted waits for a line of the metrics that contains text.
+func (w *world) counted(text string) {
+	w.t.Helper()
+	for range 1000 {
+		if strings.Contains(scrape(w.metrics), text) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	w.t.Errorf("no %q in the metrics:\n%s", text, strings.Join(ours(scrape(w.metrics)), "\n"))
+}
+
+func ours(metrics string) []string {
+	var lines []string
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "sidegate_") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// One gate is at most 150 series, whatever the application answers.
+func TestSeriesAreBounded(t *testing.T) {
+	m := admin.NewMetrics("test")
+	g := m.Gate("main")
+	for code := range 1000 {
+		for _, via := range []string{"", "local"} {
+			g.Request(code, via, time.Millisecond)
+		}
+	}
+	for _, r := range []policy.Reason{policy.NoCredentials, policy.BadCredentials, policy.RuleDenied, policy.NoRule, policy.RateLimited,
+		policy.Overloaded, policy.BadRequest, policy.AmbiguousTarget, policy.MethodRefused, policy.WrongHost, policy.DependencyDown, policy.BadIdentity} {
+		g.Decision(false, r)
+	}
+	for i := range 12 {
+		g.Handshake(fmt.Sprint("reason", i))
+	}
+	g.Upstream(time.Millisecond)
+	if n := len(ours(scrape(m))); n > 150 {
+		t.Errorf("%d series", n)
+	}
+}
