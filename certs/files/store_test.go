@@ -357,7 +357,9 @@ func TestVerifyPeer(t *testing.T) {
 // TLS-10, OPS-10: every CA expired.
 func TestNotReadyWhenEveryCAExpired(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
-	ended := certstest.NewCA(t, "ended", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour) })
+	ended := certstest.NewCA(t, "ended", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
 	store := newStore(t, certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a"), ended)))
 	if err := store.Ready(); err == nil || !strings.Contains(err.Error(), "every CA") {
 		t.Errorf("ready: %v", err)
