@@ -251,6 +251,7 @@ func modifyAnswer(res *http.Response) error {
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.conn.upgraded.Store(true)
+		x.answer.status = res.StatusCode // it is written past the recorder
 	}
 	return nil
 }
