@@ -20,7 +20,7 @@ func (x *exchange) logAccess(took time.Duration) {
 	path, _, _ := strings.Cut(x.in.RequestURI, "?")
 	attrs := make([]slog.Attr, 0, 18)
 	attrs = append(attrs,
-		slog.String("remote", x.conn.remote.String()),
+		slog.String("remote", x.conn.remoteText),
 		slog.String("host", x.req.Host),
 		slog.String("method", x.in.Method),
 		slog.String("path", path),
@@ -31,7 +31,7 @@ func (x *exchange) logAccess(took time.Duration) {
 		slog.String("request_id", x.requestID),
 	)
 	if x.req.Client != x.conn.remote {
-		attrs = append(attrs, slog.String("client", x.req.Client.String()))
+		attrs = append(attrs, slog.String("client", x.clientText()))
 	}
 	attrs = appendSet(attrs, "peer", x.conn.peerName)
 	if u := x.id.User; u != nil {

@@ -18,6 +18,7 @@ import (
 type conn struct {
 	net.Conn
 	remote     netip.Addr // zero on a unix socket
+	remoteText string
 	localPort  string
 	serverName string       // SNI, canonical
 	peer       *policy.Peer // nil: no client certificate
@@ -31,7 +32,8 @@ type conn struct {
 }
 
 func newConn(c net.Conn, onClose func()) *conn {
-	return &conn{Conn: c, remote: addrOf(c.RemoteAddr()), localPort: portOf(c.LocalAddr()), onClose: onClose}
+	remote := addrOf(c.RemoteAddr())
+	return &conn{Conn: c, remote: remote, remoteText: remote.String(), localPort: portOf(c.LocalAddr()), onClose: onClose}
 }
 
 func addrOf(a net.Addr) netip.Addr {

@@ -173,6 +173,14 @@ func (x *exchange) refusedBy(decision policy.Decision) *denial {
 	return d
 }
 
+// clientText is the client's address. It is formed anew only behind a proxy.
+func (x *exchange) clientText() string {
+	if x.req.Client == x.conn.remote {
+		return x.conn.remoteText
+	}
+	return x.req.Client.String()
+}
+
 // via is the method that proved the user, or "".
 func (x *exchange) via() string {
 	if x.id.User == nil {

@@ -1,7 +1,9 @@
 package tlsproxy
 
 import (
-	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -142,9 +144,11 @@ func (s *stripper) stripAnswer(h http.Header) bool {
 // proxy said; strip has removed what anyone else said.
 func setForwarding(h http.Header, x *exchange) {
 	if x.conn.remote.IsValid() { // a unix socket has no address to tell
-		addHop(h, "X-Forwarded-For", x.conn.remote.String(), true)
-		addHop(h, "Forwarded", forwardedElement(x.conn.remote), false)
-		h["X-Real-Ip"] = []string{x.req.Client.String()}
+		addHop(h, "X-Forwarded-For", x.conn.remoteText)
+		if len(h["Forwarded"]) > 0 {
+			addHop(h, "Forwarded", forwardedElement(x.conn.remote))
+		}
+		h["X-Real-Ip"] = []string{x.clientText()}
 	}
 	setDefault(h, "X-Forwarded-Host", x.in.Host)
 	setDefault(h, "X-Forwarded-Proto", "https")
@@ -158,15 +162,12 @@ func setDefault(h http.Header, name, value string) {
 	}
 }
 
-// addHop appends a hop to a list field; begin says whether to start one.
-func addHop(h http.Header, name, hop string, begin bool) {
-	prior := strings.Join(h[name], ", ")
-	switch {
-	case prior != "":
-		h[name] = []string{prior + ", " + hop}
-	case begin:
-		h[name] = []string{hop}
+// addHop appends a hop to a list field.
+func addHop(h http.Header, name, hop string) {
+	if prior := strings.Join(h[name], ", "); prior != "" {
+		hop = prior + ", " + hop
 	}
+	h[name] = []string{hop}
 }
 
 // forwardedElement is our element of Forwarded (RFC 7239 4).
@@ -205,7 +206,15 @@ func requestID(h http.Header, trusted bool) string {
 	if id := h["X-Request-Id"]; trusted && len(id) == 1 && validRequestID(id[0]) {
 		return id[0]
 	}
-	return rand.Text()
+	return newRequestID()
+}
+
+// newRequestID is 128 random bits. They need not be secret, only different.
+func newRequestID() string {
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(raw[8:], rand.Uint64())
+	return hex.EncodeToString(raw[:])
 }
 
 func validRequestID(s string) bool {

@@ -138,12 +138,17 @@ var errBadIdentity = errors.New("the identity has a control byte or surrounding 
 
 // set writes the identity's fields. A field whose attribute is empty is not sent.
 func (ih *IdentityHeaders) set(h http.Header, id policy.Identity) {
+	if id.User == nil && id.Peer == nil {
+		return
+	}
+	values := make([]string, len(ih.Fields)) // one allocation for all fields
 	for i := range ih.Fields {
 		f := &ih.Fields[i]
 		if f.Attribute == "groups" {
 			ih.setGroups(h, f, id.User)
 		} else if v := attributes[f.Attribute](id); v != "" {
-			h[f.Header] = []string{v}
+			values[i] = v
+			h[f.Header] = values[i : i+1 : i+1]
 		}
 	}
 }

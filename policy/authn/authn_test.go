@@ -557,7 +557,7 @@ func FuzzParseBasic(f *testing.F) {
 		if !ok || err != nil {
 			return
 		}
-		again := "Basic " + base64.StdEncoding.EncodeToString([]byte(c.name+":"+string(c.password)))
+		again := "Basic " + base64.StdEncoding.EncodeToString([]byte(string(c.name)+":"+string(c.password)))
 		if !strings.EqualFold(again[:6], s[:6]) || again[6:] != s[6:] {
 			t.Errorf("%q reads as %q", s, again)
 		}

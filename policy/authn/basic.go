@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -9,7 +10,7 @@ import (
 
 // credential is what a Basic field carried.
 type credential struct {
-	name     string
+	name     []byte
 	password []byte
 }
 
@@ -32,12 +33,12 @@ func parseBasic(field string) (c credential, ok bool, err error) {
 		return c, true, errMalformed
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(rest[1:])
-	if err != nil || strings.ContainsAny(rest, "\r\n") || !utf8.Valid(raw) || hasControl(string(raw)) {
+	if err != nil || strings.ContainsAny(rest, "\r\n") || !utf8.Valid(raw) || hasControl(raw) {
 		return c, true, errMalformed
 	}
-	name, password, found := strings.Cut(string(raw), ":")
+	name, password, found := bytes.Cut(raw, []byte(":"))
 	if !found {
 		return c, true, errMalformed
 	}
-	return credential{name, []byte(password)}, true, nil
+	return credential{name, password}, true, nil
 }

@@ -32,16 +32,16 @@ const maxBcryptPassword = 72
 // maxRounds of SHA-crypt; the default is 5,000.
 const maxRounds = 1_000_000
 
-// hash is a stored password. verify takes about work's time whatever the
+// secret is a stored password. verify takes about work's time whatever the
 // password is.
-type hash struct {
+type secret struct {
 	stored string
 	verify func(stored string, password []byte) bool
 	work   int // relative cost, to find the dearest entry of a file
 	cost   int // of bcrypt; 0 otherwise
 }
 
-func (h *hash) matches(password []byte) bool { return h.verify(h.stored, password) }
+func (h *secret) matches(password []byte) bool { return h.verify(h.stored, password) }
 
 var (
 	bcryptForm = regexp.MustCompile(`^\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
@@ -52,12 +52,12 @@ var (
 
 // parseHash reads the second field of an htpasswd line. Its errors never
 // quote the hash.
-func parseHash(s string) (hash, error) {
+func parseHash(s string) (secret, error) {
 	switch {
 	case s == "":
-		return hash{}, errors.New("the hash is empty")
+		return secret{}, errors.New("the hash is empty")
 	case strings.HasPrefix(s, "$2x$"):
-		return hash{}, errors.New("$2x$ marks hashes of a broken bcrypt; set the password anew")
+		return secret{}, errors.New("$2x$ marks hashes of a broken bcrypt; set the password anew")
 	case strings.HasPrefix(s, "$2"):
 		return parseBcrypt(s)
 	case strings.HasPrefix(s, "$apr1$"):
@@ -71,19 +71,19 @@ func parseHash(s string) (hash, error) {
 	case strings.HasPrefix(s, "{SSHA}"):
 		return parseSHA(s, "{SSHA}", sha1.Size+4, sha1.Size+64)
 	}
-	return hash{}, errors.New("the hash is none of bcrypt, apr1, SHA-crypt, {SHA} and {SSHA}; a plaintext password is never accepted (use sidegate passwd or htpasswd -B)")
+	return secret{}, errors.New("the hash is none of bcrypt, apr1, SHA-crypt, {SHA} and {SSHA}; a plaintext password is never accepted (use sidegate passwd or htpasswd -B)")
 }
 
-func parseBcrypt(s string) (hash, error) {
+func parseBcrypt(s string) (secret, error) {
 	m := bcryptForm.FindStringSubmatch(s)
 	if m == nil {
-		return hash{}, errors.New("the bcrypt hash is malformed")
+		return secret{}, errors.New("the bcrypt hash is malformed")
 	}
 	cost, err := strconv.Atoi(m[1])
 	if err != nil || cost < bcrypt.MinCost || cost > maxBcryptCost {
-		return hash{}, fmt.Errorf("bcrypt cost %s is not between %d and %d", m[1], bcrypt.MinCost, maxBcryptCost)
+		return secret{}, fmt.Errorf("bcrypt cost %s is not between %d and %d", m[1], bcrypt.MinCost, maxBcryptCost)
 	}
-	return hash{stored: s, verify: verifyBcrypt, work: 1000 << cost, cost: cost}, nil
+	return secret{stored: s, verify: verifyBcrypt, work: 1000 << cost, cost: cost}, nil
 }
 
 // verifyBcrypt is the one caller of CompareHashAndPassword, which takes the
@@ -96,25 +96,25 @@ func verifyBcrypt(stored string, password []byte) bool {
 	return bcrypt.CompareHashAndPassword([]byte(stored), password) == nil && !tooLong
 }
 
-func cryptHash(s string, form *regexp.Regexp, crypter func() crypt.Crypter, rounds int) (hash, error) {
+func cryptHash(s string, form *regexp.Regexp, crypter func() crypt.Crypter, rounds int) (secret, error) {
 	m := form.FindStringSubmatch(s)
 	if m == nil {
-		return hash{}, errors.New("the hash is malformed")
+		return secret{}, errors.New("the hash is malformed")
 	}
 	if len(m) > 2 && m[2] != "" {
 		rounds, _ = strconv.Atoi(m[2]) // digits, by the form
 		if rounds > maxRounds {
-			return hash{}, fmt.Errorf("%d rounds are more than %d", rounds, maxRounds)
+			return secret{}, fmt.Errorf("%d rounds are more than %d", rounds, maxRounds)
 		}
 	}
 	verify := func(stored string, password []byte) bool { return crypter().Verify(stored, password) == nil }
-	return hash{stored: s, verify: verify, work: rounds}, nil
+	return secret{stored: s, verify: verify, work: rounds}, nil
 }
 
-func parseSHA(s, prefix string, least, most int) (hash, error) {
+func parseSHA(s, prefix string, least, most int) (secret, error) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(strings.TrimPrefix(s, prefix))
 	if err != nil || len(raw) < least || len(raw) > most {
-		return hash{}, fmt.Errorf("the %s hash is malformed", prefix)
+		return secret{}, fmt.Errorf("the %s hash is malformed", prefix)
 	}
 	digest, salt := raw[:sha1.Size], raw[sha1.Size:]
 	verify := func(_ string, password []byte) bool {
@@ -123,13 +123,13 @@ func parseSHA(s, prefix string, least, most int) (hash, error) {
 		h.Write(salt)
 		return subtle.ConstantTimeCompare(h.Sum(nil), digest) == 1
 	}
-	return hash{stored: s, verify: verify, work: 1}, nil
+	return secret{stored: s, verify: verify, work: 1}, nil
 }
 
 // entries are the users of one file.
 type entries struct {
-	users    map[string]hash
-	dearest  hash // what a failure costs, whoever is named
+	users    map[string]secret
+	dearest  secret // what a failure costs, whoever is named
 	warnings []string
 }
 
@@ -138,7 +138,7 @@ type entries struct {
 // passed over; a line that can't be understood refuses the file, because
 // somebody believes in it. A carriage return before the line end is dropped.
 func parseHtpasswd(file string, data []byte) (*entries, error) {
-	e := &entries{users: map[string]hash{}}
+	e := &entries{users: map[string]secret{}}
 	var errs []error
 	seen := map[string]int{}
 	for i, line := range strings.Split(string(data), "\n") {
@@ -163,23 +163,23 @@ func parseHtpasswd(file string, data []byte) (*entries, error) {
 	return e, errors.Join(errs...)
 }
 
-func (e *entries) add(name string, h hash) {
+func (e *entries) add(name string, h secret) {
 	e.users[name] = h
 	if h.work > e.dearest.work {
 		e.dearest = h
 	}
 }
 
-func parseLine(line string) (string, hash, error) {
+func parseLine(line string) (string, secret, error) {
 	name, stored, ok := strings.Cut(line, ":")
 	if !ok {
-		return "", hash{}, errors.New("no colon; a line is NAME:HASH")
+		return "", secret{}, errors.New("no colon; a line is NAME:HASH")
 	}
 	if err := CheckName(name); err != nil {
-		return "", hash{}, err
+		return "", secret{}, err
 	}
 	if strings.Contains(stored, ":") {
-		return "", hash{}, errors.New("more than one colon; a name can't hold one (RFC 7617), and nothing follows the hash")
+		return "", secret{}, errors.New("more than one colon; a name can't hold one (RFC 7617), and nothing follows the hash")
 	}
 	h, err := parseHash(stored)
 	return name, h, err
@@ -200,7 +200,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-func hasControl(s string) bool {
+func hasControl[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < 0x20 || s[i] == 0x7f {
 			return true

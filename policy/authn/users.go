@@ -20,6 +20,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -48,7 +49,8 @@ type Options struct {
 type Users struct {
 	opts      Options
 	challenge []string
-	key       [32]byte // of every HMAC, new with each process
+	key       [32]byte  // of every HMAC, new with each process
+	keyed     sync.Pool // of *keyedHash
 	current   atomic.Pointer[generation]
 	limiter   *limiter
 	flights   singleflight.Group
@@ -127,12 +129,11 @@ var errNoUsers = errors.New("the users file holds no user, so nobody can log in"
 
 // id is keyed, so that it tells nobody whether a guess of the file is right.
 func (u *Users) id(content map[string][]byte) string {
-	h := hmac.New(sha256.New, u.key[:])
+	var fields [][]byte
 	for _, name := range sortedNames(content) {
-		writeField(h, []byte(name))
-		writeField(h, content[name])
+		fields = append(fields, []byte(name), content[name])
 	}
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	return hex.EncodeToString(u.mac(fields...)[:6])
 }
 
 func sortedNames(content map[string][]byte) []string {
@@ -174,13 +175,13 @@ func basicAuthSecret(name, password []byte) (*entries, error) {
 	if err := CheckName(user); err != nil {
 		return nil, fmt.Errorf("username: %w", err)
 	}
-	secret := trimNewline(string(password))
-	if secret == "" || hasControl(secret) {
+	plain := trimNewline(string(password))
+	if plain == "" || hasControl(plain) {
 		return nil, errors.New("password: it is empty or holds a control byte")
 	}
-	want := sha256.Sum256([]byte(secret))
-	e := &entries{users: map[string]hash{}}
-	e.add(user, hash{
+	want := sha256.Sum256([]byte(plain))
+	e := &entries{users: map[string]secret{}}
+	e.add(user, secret{
 		stored: hex.EncodeToString(want[:]),
 		work:   1,
 		verify: func(_ string, password []byte) bool {
@@ -215,33 +216,54 @@ func (u *Users) Authenticate(_ context.Context, r *policy.Request) (*policy.Logi
 	if g == nil {
 		return nil, &policy.Refusal{Reason: policy.DependencyDown, Err: errNoUsers}
 	}
-	stored, known := g.users[c.name]
+	stored, known := g.users[string(c.name)]
 	key := u.verifiedKey(c, stored.stored)
 	if known {
 		if login := g.remembered(key); login != nil {
 			return login, nil
 		}
 	}
-	return u.verify(g, c, known, key, keyOf(c.name, r.Client))
+	return u.verify(g, c, known, key, keyOf(string(c.name), r.Client))
 }
 
 // verifiedKey names a login: user, stored hash and password, each with its
 // length, under a key that never leaves the process.
 func (u *Users) verifiedKey(c credential, stored string) [sha256.Size]byte {
-	h := hmac.New(sha256.New, u.key[:])
-	writeField(h, []byte(c.name))
-	writeField(h, []byte(stored))
-	writeField(h, c.password)
-	var key [sha256.Size]byte
-	h.Sum(key[:0])
-	return key
+	k, _ := u.keyed.Get().(*keyedHash)
+	if k == nil {
+		k = &keyedHash{mac: hmac.New(sha256.New, u.key[:])}
+	}
+	defer u.keyed.Put(k)
+	k.mac.Reset()
+	k.buf = appendField(k.buf[:0], c.name)
+	k.buf = appendField(k.buf, stored)
+	k.buf = appendField(k.buf, c.password)
+	_, _ = k.mac.Write(k.buf) // a hash takes everything
+	clear(k.buf)              // it held a password
+	k.buf = k.mac.Sum(k.buf[:0])
+	return [sha256.Size]byte(k.buf)
 }
 
-func writeField(w interface{ Write([]byte) (int, error) }, field []byte) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(field)))
-	_, _ = w.Write(n[:]) // a hash takes everything
-	_, _ = w.Write(field)
+// keyedHash is an HMAC and what it reads, lent to one request at a time: this
+// is on the path of each request of a known user.
+type keyedHash struct {
+	mac hash.Hash
+	buf []byte
+}
+
+// appendField appends a field with its length before it, so that no two lists
+// of fields look the same.
+func appendField[T string | []byte](b []byte, field T) []byte {
+	return append(binary.BigEndian.AppendUint64(b, uint64(len(field))), field...)
+}
+
+// mac is the HMAC of the fields.
+func (u *Users) mac(fields ...[]byte) []byte {
+	h := hmac.New(sha256.New, u.key[:])
+	for _, f := range fields {
+		_, _ = h.Write(appendField(nil, f)) // a hash takes everything
+	}
+	return h.Sum(nil)
 }
 
 func (g *generation) remembered(key [sha256.Size]byte) *policy.Login {
@@ -290,8 +312,9 @@ func (u *Users) hash(g *generation, c credential, known bool, key [sha256.Size]b
 		return nil, &policy.Refusal{Reason: policy.BadCredentials}
 	}
 	u.limiter.succeeded(limit)
+	name := string(c.name)
 	login := &policy.Login{
-		User:            &policy.User{Method: policy.LocalMethod, Name: c.name, Stamp: u.stamp(c.name, g.users[c.name].stored)},
+		User:            &policy.User{Method: policy.LocalMethod, Name: name, Stamp: u.stamp(name, g.users[name].stored)},
 		ConsumedHeaders: []string{"Authorization"},
 	}
 	g.remember(key, login)
@@ -302,7 +325,7 @@ func (u *Users) hash(g *generation, c credential, known bool, key [sha256.Size]b
 // cost: a cheaper entry runs the dearest too, and so does an unknown user.
 func (u *Users) check(g *generation, c credential, known bool) bool {
 	if known {
-		h := g.users[c.name]
+		h := g.users[string(c.name)]
 		u.hashes.Add(1)
 		if h.matches(c.password) {
 			return true
@@ -320,11 +343,7 @@ func (u *Users) check(g *generation, c credential, known bool) bool {
 
 // stamp binds a user to the stored hash without holding it.
 func (u *Users) stamp(name, stored string) string {
-	h := hmac.New(sha256.New, u.key[:])
-	writeField(h, []byte("stamp"))
-	writeField(h, []byte(name))
-	writeField(h, []byte(stored))
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return hex.EncodeToString(u.mac([]byte("stamp"), []byte(name), []byte(stored))[:16])
 }
 
 // Recheck returns an error when the user is gone or has another password by now.
