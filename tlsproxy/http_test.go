@@ -93,6 +93,21 @@ func TestDenialBody(t *testing.T) {
 	}
 }
 
+// HTTP-07: fields and parameters that name another target or method change
+// neither what is decided nor what is forwarded.
+func TestTargetIsTheRealOne(t *testing.T) {
+	app := newRecorder(t)
+	w := newWorld(t, upstream(app.url))
+	const fields = "X-Forwarded-Uri: /open\r\nX-Original-URI: /open\r\nX-Original-URL: /open\r\nX-Rewrite-URL: /open\r\nX-Forwarded-Method: GET\r\n"
+	if got := w.raw("POST /closed?_method=GET&allowed_groups=x HTTP/1.1\r\nHost: localhost\r\n" + fields + "Content-Length: 0\r\n\r\n"); status(got) != "401" {
+		t.Errorf("without credentials: %s", got)
+	}
+	got := w.raw("POST /closed?_method=GET&allowed_groups=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + fields + "Content-Length: 0\r\nAuthorization: " + authorized + "\r\n\r\n")
+	if head := app.last(); status(got) != "200" || !strings.HasPrefix(head, "POST /closed?_method=GET&allowed_groups=x HTTP/1.1\r\n") || strings.Contains(head, "/open") {
+		t.Errorf("%s\n%s", got, head)
+	}
+}
+
 // HTTP-04, LIB-20: path and query arrive byte for byte.
 func TestTargetsArriveByteForByte(t *testing.T) {
 	app := newRecorder(t)

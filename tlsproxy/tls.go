@@ -74,9 +74,12 @@ func (t *tlsConfigs) build(generation string) *tls.Config {
 	if t.gate.ClientCert == ClientCertNone {
 		return c
 	}
-	// Never VerifyClientCertIfGiven: crypto/tls would verify by rules of its
-	// own, and only on full handshakes. See verify.
+	// Never VerifyClientCertIfGiven or RequireAndVerifyClientCert: crypto/tls
+	// would verify by rules of its own, and only on full handshakes. See verify.
 	c.ClientAuth = tls.RequestClientCert
+	if t.gate.ClientCert == ClientCertRequire {
+		c.ClientAuth = tls.RequireAnyClientCert // for its alert, certificate_required
+	}
 	c.ClientCAs = t.gate.Trust.ClientCAs()
 	c.VerifyConnection = t.verify
 	return c
@@ -136,6 +139,8 @@ func handshakeReason(err error, received int64) string {
 		return string(refusal.Reason)
 	case errors.As(err, &peer):
 		return peer.Reason()
+	case strings.Contains(err.Error(), "client didn't provide a certificate"): // crypto/tls has no type for it
+		return string(policy.PeerMissing)
 	case received == 0:
 		return reasonEndBeforeHello
 	case errors.Is(err, os.ErrDeadlineExceeded):

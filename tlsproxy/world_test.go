@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"io"
 	"log/slog"
 	"net"
@@ -348,10 +347,6 @@ func echo(t *testing.T) *httptest.Server {
 	}))
 	t.Cleanup(s.Close)
 	return s
-}
-
-func basicAuth(user, password string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 func networks(t *testing.T, list ...string) []netip.Prefix {

@@ -8,15 +8,21 @@
 // Events are only hints, and a poll comes without any: a mount that sends no
 // events (NFS, subPath), an exhausted inotify and a lost event cost at most
 // one poll interval. Whoever is told reads the files and compares contents.
+//
+// # Design
+//
+// The watches are on folders, never on files: the kubelet replaces files by
+// moving a link, and a watch on a file dies with the first such move. Which
+// folders matter is worked out anew before each signal, so that whoever reads
+// after a signal is told of what changes from then on.
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -26,39 +32,47 @@ import (
 // Options configure a [Watcher]. Paths and Log are required.
 type Options struct {
 	// Paths are the files and folders to watch. They need not exist yet.
+	// Of a folder, the entries count, not what is in folders below it.
 	Paths []string
 	// Poll is how often to signal without an event; 0 means 30 s.
 	Poll time.Duration
-	// Debounce is how long to wait for more events after the first; 0 means 20 ms.
+	// Debounce is how long it must be quiet after an event before the signal;
+	// 0 means 50 ms. Where it never is, the signal comes twice that time after
+	// the first event.
 	Debounce time.Duration
 	Log      *slog.Logger
 }
 
 // Watcher signals its subscribers. It uses one inotify instance for all paths,
-// of which a user has 128.
+// of which a user has 128. Subscribe and Kick may be called at any time and
+// concurrently; Run is called once.
 type Watcher struct {
-	opts   Options
-	open   func() (*fsnotify.Watcher, error)
-	kick   chan struct{}
-	mu     sync.Mutex
-	subs   []chan struct{}
-	events *fsnotify.Watcher // nil while polling only
-	warned bool
+	opts Options
+	open func() (*fsnotify.Watcher, error)
+	add  func(*fsnotify.Watcher, string) error
+	kick chan struct{}
+
+	mu   sync.Mutex
+	subs []chan struct{}
+
+	// Run's own.
+	events  *fsnotify.Watcher // nil while there is none: polling only
+	scope   scope             // what events matches the watches of events
+	polling bool              // and said so
 }
 
 // New returns a watcher that does nothing until Run.
 func New(o Options) *Watcher {
-	if o.Poll == 0 {
-		o.Poll = 30 * time.Second
-	}
-	if o.Debounce == 0 {
-		o.Debounce = 20 * time.Millisecond
-	}
-	return &Watcher{opts: o, open: fsnotify.NewWatcher, kick: make(chan struct{}, 1)}
+	o.Poll = cmp.Or(o.Poll, 30*time.Second)
+	o.Debounce = cmp.Or(o.Debounce, 50*time.Millisecond)
+	return &Watcher{opts: o, open: fsnotify.NewWatcher, add: (*fsnotify.Watcher).Add, kick: make(chan struct{}, 1)}
 }
 
 // Subscribe returns a channel that holds a signal while something may have
-// changed since the last receive. Signals coalesce; a slow reader blocks nobody.
+// changed since the last receive. Signals coalesce; a slow reader blocks
+// nobody. Who subscribes before Run gets a first signal as soon as changes are
+// noticed, for what changed between its own first reading and then. The
+// channel is never closed.
 func (w *Watcher) Subscribe() <-chan struct{} {
 	ch := make(chan struct{}, 1)
 	w.mu.Lock()
@@ -89,40 +103,41 @@ func (w *Watcher) signal() {
 func (w *Watcher) Run(ctx context.Context) error {
 	poll := time.NewTicker(w.opts.Poll)
 	defer poll.Stop()
-	settle := time.NewTimer(0)
-	settle.Stop()
-	defer settle.Stop()
+	quiet := newDebounce(w.opts.Debounce)
+	defer quiet.timer.Stop()
 	defer w.closeEvents()
-	waiting := false
-	w.arm()
+	w.refresh()
 	for {
 		events, failures := w.channels()
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, ok := <-events:
-			w.lost(ok)
-			if !waiting { // counted from the first event, so that a storm can't postpone it
-				waiting = true
-				settle.Reset(w.opts.Debounce)
+		case e, ok := <-events:
+			if !ok {
+				w.closeEvents()
 			}
-		case err, ok := <-failures:
-			w.lost(ok)
-			if ok && !errors.Is(err, fsnotify.ErrEventOverflow) {
-				w.opts.Log.Debug("file watch", "err", err)
+			if !ok || w.scope.matters(e.Name) {
+				quiet.event()
 			}
-			w.signal() // an overflow means that events are missing
-		case <-settle.C:
-			waiting = false
-			w.arm()
-			w.signal()
+		case err := <-failures:
+			w.failed(err)
+			quiet.event()
+		case <-quiet.timer.C:
+			quiet.over()
+			w.refresh()
 		case <-w.kick:
-			w.signal()
+			w.refresh()
 		case <-poll.C:
-			w.arm()
-			w.signal()
+			w.refresh()
 		}
 	}
+}
+
+// refresh puts the watches first and signals then: what changes while a
+// subscriber reads is an event again.
+func (w *Watcher) refresh() {
+	w.arm()
+	w.signal()
 }
 
 // channels are nil, and so never ready, while there is no inotify.
@@ -133,11 +148,15 @@ func (w *Watcher) channels() (<-chan fsnotify.Event, <-chan error) {
 	return w.events.Events, w.events.Errors
 }
 
-// lost forgets a watcher whose channels were closed; arm makes another.
-func (w *Watcher) lost(ok bool) {
-	if !ok {
-		w.closeEvents()
+// failed is told what the events' own channel can't say. After an overflow
+// events are missing and the rest goes on. Whatever else (nil: the channel was
+// closed) may come again without end, so that watcher is given up; arm opens another.
+func (w *Watcher) failed(err error) {
+	if errors.Is(err, fsnotify.ErrEventOverflow) {
+		return
 	}
+	w.opts.Log.Debug("file events ended", "err", err)
+	w.closeEvents()
 }
 
 func (w *Watcher) closeEvents() {
@@ -147,78 +166,100 @@ func (w *Watcher) closeEvents() {
 	}
 }
 
-// arm puts a watch on every directory in which a change could matter. Doing
-// so again is how folders that were removed and made anew are followed.
+// arm puts a watch on every folder in which a change could matter. Doing so
+// again is how folders that were removed and made anew are followed.
 func (w *Watcher) arm() {
+	if err := w.watchScope(); err != nil {
+		if !w.polling {
+			w.opts.Log.Warn("no file events, polling instead (limits: fs.inotify.max_user_instances, fs.inotify.max_user_watches)",
+				"err", err, "every", w.opts.Poll.String())
+		}
+		w.polling = true
+		return
+	}
+	if w.polling {
+		w.opts.Log.Info("file events work again")
+	}
+	w.polling = false
+}
+
+// armRounds bounds how often arm looks again for links that moved meanwhile.
+// The next event or poll looks again anyway.
+const armRounds = 4
+
+// watchScope returns an error if there can be no events, or not all.
+func (w *Watcher) watchScope() error {
 	if w.events == nil {
 		events, err := w.open()
 		if err != nil {
-			w.pollOnly(err)
-			return
+			return err
 		}
 		w.events = events
 	}
-	for dir := range w.directories() {
-		if err := w.events.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			w.pollOnly(err)
-			return
+	for range armRounds {
+		w.scope = newScope(w.opts.Paths)
+		before := w.dropOthers()
+		added, err := w.addAll(before)
+		if err != nil || !added {
+			return err
 		}
+		// A link may have moved after it was read and before the folder that
+		// holds it was watched: read once more.
 	}
-	w.warned = false
+	return nil
 }
 
-// pollOnly says once that events can't be had.
-func (w *Watcher) pollOnly(err error) {
-	if !w.warned {
-		w.opts.Log.Warn("no file events, polling instead (limits: fs.inotify.max_user_instances, fs.inotify.max_user_watches)",
-			"err", err, "every", w.opts.Poll.String())
+// dropOthers ends the watches that no path needs any more and returns the rest.
+func (w *Watcher) dropOthers() map[string]bool {
+	kept := map[string]bool{}
+	for _, dir := range w.events.WatchList() {
+		if w.scope[dir] == nil {
+			_ = w.events.Remove(dir) // it may be gone already
+			continue
+		}
+		kept[dir] = true
 	}
-	w.warned = true
+	return kept
 }
 
-// directories are the folders themselves, their parents (a folder may be
-// removed and made again), and wherever a link on the way is kept.
-func (w *Watcher) directories() map[string]bool {
-	dirs := map[string]bool{}
-	for _, p := range w.opts.Paths {
-		if abs, err := filepath.Abs(p); err == nil {
-			p = abs
-		}
-		addPath(dirs, p, 0)
-		if entries, err := os.ReadDir(p); err == nil {
-			dirs[p] = true
-			for _, e := range entries {
-				if e.Type()&fs.ModeSymlink != 0 {
-					addPath(dirs, filepath.Join(p, e.Name()), 0)
-				}
-			}
+// addAll watches every folder of the scope, also those that were watched
+// before: another folder may bear the name now. added says that one was not.
+func (w *Watcher) addAll(before map[string]bool) (added bool, err error) {
+	for dir := range w.scope {
+		err := w.add(w.events, dir)
+		switch {
+		case err == nil:
+			added = added || !before[dir]
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, fsnotify.ErrClosed):
+			// Removed since it was found, not ours to read (the poll serves),
+			// or closed, which the channels tell.
+		default:
+			return added, err
 		}
 	}
-	return dirs
+	return added, nil
 }
 
-// maxLinks ends a walk through links that point at each other.
-const maxLinks = 16
-
-// addPath adds the parent of path and of every link on the way to its end.
-func addPath(dirs map[string]bool, path string, depth int) {
-	if depth > maxLinks {
-		return
-	}
-	for p := path; ; p = filepath.Dir(p) {
-		parent := filepath.Dir(p)
-		if parent == p {
-			return
-		}
-		target, err := os.Readlink(p)
-		if p == path || err == nil {
-			dirs[parent] = true
-		}
-		if err == nil {
-			if !filepath.IsAbs(target) {
-				target = filepath.Join(parent, target)
-			}
-			addPath(dirs, filepath.Join(target, path[len(p):]), depth+1)
-		}
-	}
+// debounce makes one tick of many events.
+type debounce struct {
+	timer *time.Timer
+	quiet time.Duration
+	first time.Time // when the first event of this batch came; zero: none yet
 }
+
+func newDebounce(quiet time.Duration) *debounce {
+	timer := time.NewTimer(0)
+	timer.Stop()
+	return &debounce{timer: timer, quiet: quiet}
+}
+
+// event postpones the tick, though not for ever: a storm can't hold it up.
+func (d *debounce) event() {
+	if d.first.IsZero() {
+		d.first = time.Now()
+	}
+	d.timer.Reset(min(d.quiet, time.Until(d.first.Add(2*d.quiet))))
+}
+
+// over begins the next batch.
+func (d *debounce) over() { d.first = time.Time{} }

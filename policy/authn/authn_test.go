@@ -469,6 +469,23 @@ func TestOneCallerOfCompare(t *testing.T) {
 	}
 }
 
+// PWD-09: nothing here compares secrets in a way that tells where they differ.
+func TestNoEarlyExitComparison(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(path, "_test.go") && (bytes.Contains(data, []byte("bytes.Equal")) || bytes.Contains(data, []byte("reflect.DeepEqual"))) {
+			t.Errorf("%s compares bytes with an early exit", path)
+		}
+	}
+}
+
 func TestEdit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "htpasswd")
 	set := func(user, password string) error {
