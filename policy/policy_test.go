@@ -76,6 +76,8 @@ func TestPeerPrincipals(t *testing.T) {
 		{"SPI-04 in the middle, other end", "spiffe://td.example/ns/*/sa/web", spiffe("/ns/x/sa/db"), false},
 		{"SPI-05 below", "spiffe://td.example/ns/a/**", spiffe("/ns/a/b/c"), true},
 		{"SPI-05 sibling", "spiffe://td.example/ns/a/**", spiffe("/ns/ab"), false},
+		{"SPI-05 below a sibling", "spiffe://td.example/ns/a/**", spiffe("/ns/ab/c"), false},
+		{"longer segment", "spiffe://td.example/ns/a", spiffe("/ns/ab"), false},
 		{"SPI-05 itself", "spiffe://td.example/ns/a/**", spiffe("/ns/a"), false},
 		{"SPI-05 another trust domain", "spiffe://td.example/ns/a/**", peer(t, "", nil, "spiffe://other.example/ns/a/b"), false},
 		{"SPI-07 literal dot", "spiffe://td.example/a.c", spiffe("/abc"), false},

@@ -256,11 +256,11 @@ func (g *gate) handshakeFailed(c *conn, ctx context.Context, err error) {
 	}
 	g.metrics.Handshake(reason)
 	if reason == reasonEndBeforeHello { // a TCP probe is no news
-		g.log.Debug("connection ended before a hello", "remote", c.remote)
+		g.log.Debug("connection ended before a hello", "remote", c.remoteText)
 		return
 	}
 	if g.noise.allow(time.Now()) {
-		g.log.Info("handshake refused", "remote", c.remote, "reason", reason, "err", err)
+		g.log.Info("handshake refused", "remote", c.remoteText, "reason", reason, "err", err)
 	}
 }
 

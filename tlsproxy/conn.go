@@ -18,7 +18,7 @@ import (
 type conn struct {
 	net.Conn
 	remote     netip.Addr // zero on a unix socket
-	remoteText string
+	remoteText string     // for logs and headers; "unix" on a unix socket
 	localPort  string
 	serverName string       // SNI, canonical
 	peer       *policy.Peer // nil: no client certificate
@@ -33,7 +33,11 @@ type conn struct {
 
 func newConn(c net.Conn, onClose func()) *conn {
 	remote := addrOf(c.RemoteAddr())
-	return &conn{Conn: c, remote: remote, remoteText: remote.String(), localPort: portOf(c.LocalAddr()), onClose: onClose}
+	remoteText := "unix"
+	if remote.IsValid() {
+		remoteText = remote.String()
+	}
+	return &conn{Conn: c, remote: remote, remoteText: remoteText, localPort: portOf(c.LocalAddr()), onClose: onClose}
 }
 
 func addrOf(a net.Addr) netip.Addr {

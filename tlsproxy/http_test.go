@@ -323,9 +323,10 @@ func TestNoProxyFromEnvironment(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"} {
 		t.Setenv(name, proxy.url)
 	}
-	w := newWorld(t, upstream(newRecorder(t).url))
-	if res := w.get("/"); res.StatusCode != 200 || proxy.connections() != 0 {
-		t.Errorf("status %d, %d connections to the proxy", res.StatusCode, proxy.connections())
+	app := newRecorder(t)
+	w := newWorld(t, upstream(app.url))
+	if res := w.get("/"); res.StatusCode != 200 || proxy.connections() != 0 || !strings.HasPrefix(app.last(), "GET / HTTP/1.1\r\n") {
+		t.Errorf("status %d, %d connections to the proxy, the application saw\n%s", res.StatusCode, proxy.connections(), app.last())
 	}
 }
 

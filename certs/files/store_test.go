@@ -124,6 +124,7 @@ func TestStoreKeepsLastGood(t *testing.T) {
 		{"ROT-07 lacks a name", certstest.Secret(ca.Server(t, "b.example"), ca)},
 		{"TLS-07 bundle of whitespace", secret("ca.crt", []byte(" \n"))},
 		{"TLS-07 one unreadable block", secret("ca.crt", certstest.Join(ca.PEM(), certstest.PEM("CERTIFICATE", []byte("x"))))},
+		{"TLS-07 a block that is no base64", secret("ca.crt", certstest.Join(ca.PEM(), []byte("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n")))},
 		{"TLS-07 a key in the bundle", secret("ca.crt", certstest.Join(ca.PEM(), next.Key))},
 		{"TLS-07 a block cut off", secret("ca.crt", certstest.Join(ca.PEM(), ca.PEM()[:60]))},
 		{"TLS-21 garbage CRL", secret("crl.pem", []byte("garbage"))},

@@ -198,7 +198,7 @@ func checkOnly(t *testing.T, line string) {
 
 func TestAuthenticate(t *testing.T) {
 	long := strings.Repeat("x", 72)
-	w := newWorld(t, "alice:"+bcryptOf(t, "a:b:c", 4)+"\nlong:"+bcryptOf(t, long, 4)+"\nadmin:"+bcryptOf(t, "admin", 4))
+	w := newWorld(t, "alice:"+bcryptOf(t, "a:b:c", 4)+"\nlong:"+bcryptOf(t, long, 4)+"\nadmin:"+bcryptOf(t, "admin", 4)+"\nempty:"+bcryptOf(t, "", 4))
 	w.load(t)
 	encoded := base64.StdEncoding.EncodeToString([]byte("admin:admin"))
 	cases := []struct {
@@ -215,6 +215,7 @@ func TestAuthenticate(t *testing.T) {
 		{"case of the user counts", basic("Admin", "admin"), "bad_credentials"},
 		{"PWD-01 72 bytes", basic("long", long), "ok"},
 		{"PWD-01 73 bytes", basic("long", long+"y"), "bad_credentials"},
+		{"PWD-01 73 bytes are not none", basic("empty", long+"y"), "bad_credentials"},
 		{"PWD-02 NUL", basic("admin", "admin\x00admin"), "bad_credentials"},
 		{"PWD-02 NUL in the user", basic("admin\x00", "admin"), "bad_credentials"},
 		{"PWD-11 case of the scheme", request("bAsIc " + encoded), "ok"},
