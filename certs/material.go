@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func (in *Input) id() string {
 	for _, f := range slices.Concat(in.Bundle, in.CRLs) {
 		add(f)
 	}
-	for _, d := range sortedKeys(in.Domains) {
+	for _, d := range slices.Sorted(maps.Keys(in.Domains)) {
 		add(in.Domains[d])
 	}
 	return hex.EncodeToString(h.Sum(nil)[:6])
@@ -210,7 +211,7 @@ func (m *Material) expired(now time.Time) *Pair {
 // missingNames returns the names that old served and m does not.
 func (m *Material) missingNames(old *Material) []string {
 	var missing []string
-	for _, name := range sortedKeys(old.exact) {
+	for _, name := range slices.Sorted(maps.Keys(old.exact)) {
 		if _, ok := m.exact[name]; !ok && !m.coveredByWildcard(name) {
 			missing = append(missing, name)
 		}
@@ -221,13 +222,4 @@ func (m *Material) missingNames(old *Material) []string {
 func (m *Material) coveredByWildcard(name string) bool {
 	_, parent, ok := strings.Cut(name, ".")
 	return ok && !strings.HasPrefix(name, "*.") && m.exact["*."+parent] != nil
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -14,40 +14,29 @@ import (
 // silently, which would be a bundle that trusts less, or a chain that is
 // shorter, than its owner believes. Text between blocks is allowed.
 func ParseCertificates(name string, data []byte) ([]*x509.Certificate, error) {
-	var list []*x509.Certificate
-	err := eachBlock(name, data, func(i int, b *pem.Block) error {
-		if b.Type != "CERTIFICATE" {
-			return fmt.Errorf("%s: block %d is %s, only CERTIFICATE belongs here", name, i, b.Type)
-		}
-		c, err := x509.ParseCertificate(b.Bytes)
-		if err != nil {
-			return fmt.Errorf("%s: certificate %d: %w", name, i, err)
-		}
-		list = append(list, c)
-		return nil
-	})
-	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%s holds no certificate", name)
-	}
-	return list, err
+	return parseAll(name, data, "CERTIFICATE", x509.ParseCertificate)
 }
 
 // parseCRLs reads every CRL of a PEM file, as strictly.
 func parseCRLs(name string, data []byte) ([]*x509.RevocationList, error) {
-	var list []*x509.RevocationList
+	return parseAll(name, data, "X509 CRL", x509.ParseRevocationList)
+}
+
+func parseAll[T any](name string, data []byte, kind string, parse func([]byte) (T, error)) ([]T, error) {
+	var list []T
 	err := eachBlock(name, data, func(i int, b *pem.Block) error {
-		if b.Type != "X509 CRL" {
-			return fmt.Errorf("%s: block %d is %s, only X509 CRL belongs here", name, i, b.Type)
+		if b.Type != kind {
+			return fmt.Errorf("%s: block %d is %s, only %s belongs here", name, i, b.Type, kind)
 		}
-		crl, err := x509.ParseRevocationList(b.Bytes)
+		v, err := parse(b.Bytes)
 		if err != nil {
-			return fmt.Errorf("%s: CRL %d: %w", name, i, err)
+			return fmt.Errorf("%s: block %d: %w", name, i, err)
 		}
-		list = append(list, crl)
+		list = append(list, v)
 		return nil
 	})
 	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%s holds no CRL", name)
+		err = fmt.Errorf("%s holds no %s block", name, kind)
 	}
 	return list, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/textproto"
 	"strings"
 	"testing"
+	"time"
 
 	"sidegate/policy"
 	"sidegate/tlsproxy"
@@ -140,7 +141,7 @@ func TestBadIdentity(t *testing.T) {
 		if status(got) != "403" || app.connections() != 0 {
 			t.Errorf("%+v: %s", u, got)
 		}
-		w.log.wait(t, `"reason":"bad_identity"`)
+		w.log.Wait(t, `"reason":"bad_identity"`, 5*time.Second)
 	}
 }
 
@@ -185,7 +186,7 @@ func TestForwarding(t *testing.T) {
 	if id := h.Get("X-Request-Id"); id == "theirs" || len(id) < 20 {
 		t.Errorf("request id %q", id)
 	}
-	stranger.log.wait(t, `"trace_id":"0af7651916cd43dd8448eb211c80319c"`)
+	stranger.log.Wait(t, `"trace_id":"0af7651916cd43dd8448eb211c80319c"`, 5*time.Second)
 
 	proxied := newWorld(t, upstream(app.url), allow("anyone"), func(g *tlsproxy.Gate) { g.TrustedProxies = networks(t, "127.0.0.0/8", "203.0.113.0/24") })
 	h = proxied.seen(app, said)
@@ -197,7 +198,7 @@ func TestForwarding(t *testing.T) {
 			t.Errorf("from a proxy %s: %q, want %q", field, got, want)
 		}
 	}
-	proxied.log.wait(t, `"client":"198.51.100.7"`)
+	proxied.log.Wait(t, `"client":"198.51.100.7"`, 5*time.Second)
 }
 
 // HDR-06, HDR-07 and RFC 9440: the certificate in the forms that people read.

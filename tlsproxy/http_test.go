@@ -80,7 +80,7 @@ func TestDenialBody(t *testing.T) {
 			body != "401 Unauthorized\nrequest id: "+id+"\n" {
 			t.Errorf("%s: %d %v\n%s", proto, res.StatusCode, res.Header, body)
 		}
-		w.log.wait(t, id)
+		w.log.Wait(t, id, 5*time.Second)
 	}
 	r := w.request("GET", "/", nil)
 	r.Header.Set("Authorization", "Basic x")
@@ -124,7 +124,7 @@ func TestTargetsArriveByteForByte(t *testing.T) {
 	if strings.Contains(app.last(), "Accept-Encoding") || strings.Contains(app.last(), "User-Agent") {
 		t.Errorf("fields were added:\n%s", app.last())
 	}
-	w.log.wait(t, `"path":"/a|b\"c^{x}"`)
+	w.log.Wait(t, `"path":"/a|b\"c^{x}"`, 5*time.Second)
 	if strings.Contains(w.log.String(), "zz") { // OPS-08: never the query
 		t.Errorf("a query is in the log:\n%s", w.log)
 	}
@@ -281,7 +281,7 @@ func TestUpstreamTroubles(t *testing.T) {
 	if res := w.get("/"); res.StatusCode != 502 {
 		t.Errorf("down: %d", res.StatusCode)
 	}
-	w.log.wait(t, `"reason":"upstream_down"`)
+	w.log.Wait(t, `"reason":"upstream_down"`, 5*time.Second)
 	l, err := net.Listen("tcp", addr)
 	must(t, err)
 	slow := make(chan bool)
@@ -307,7 +307,7 @@ func TestUpstreamBeyondLoopback(t *testing.T) {
 	if res := w.get("/"); res.StatusCode != 502 {
 		t.Errorf("got %d", res.StatusCode)
 	}
-	w.log.wait(t, "not loopback")
+	w.log.Wait(t, "not loopback", 5*time.Second)
 	if err := tlsproxy.CheckUpstream(t.Context(), w.gate.Upstream); err == nil {
 		t.Error("CheckUpstream has nothing against it")
 	}
@@ -418,7 +418,7 @@ func TestDrainCutsUpgraded(t *testing.T) {
 	if _, err := in.ReadByte(); err == nil {
 		t.Error("data after the drain")
 	}
-	w.log.wait(t, `"upgraded":1`)
+	w.log.Wait(t, `"upgraded":1`, 5*time.Second)
 }
 
 // A decider or method that fails refuses.

@@ -82,7 +82,7 @@ func TestClientCertificates(t *testing.T) {
 					if app.connections() != before { // TLS-17
 						t.Error("the application saw a connection")
 					}
-					w.log.wait(t, `"msg":"handshake refused"`)
+					w.log.Wait(t, `"msg":"handshake refused"`, 5*time.Second)
 				}
 			})
 		}
@@ -127,7 +127,7 @@ func TestResumption(t *testing.T) {
 			if _, err := w.roundTrip(c); err == nil {
 				t.Error("a client of the removed CA resumed its session")
 			}
-			w.log.wait(t, `"reason":"peer_untrusted"`)
+			w.log.Wait(t, `"reason":"peer_untrusted"`, 5*time.Second)
 		})
 		t.Run(name+" TLS-02 revoked", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
@@ -139,7 +139,7 @@ func TestResumption(t *testing.T) {
 			if _, err := w.roundTrip(c); err == nil {
 				t.Error("a revoked client resumed its session")
 			}
-			w.log.wait(t, `"reason":"peer_revoked"`)
+			w.log.Wait(t, `"reason":"peer_revoked"`, 5*time.Second)
 		})
 		t.Run(name+" TLS-03 another generation means a full handshake", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))

@@ -2,7 +2,6 @@ package tlsproxy_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -41,38 +40,9 @@ type world struct {
 	gate    *tlsproxy.Gate
 	metrics *admin.Metrics
 	addr    string
-	log     *logBuffer
+	log     *certstest.Log
 	stop    context.CancelFunc
 	done    chan error
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// wait polls for a text in the log: lines are written after answers are sent.
-func (l *logBuffer) wait(t *testing.T, text string) {
-	t.Helper()
-	for range 1000 {
-		if strings.Contains(l.String(), text) {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Errorf("no %q in the log:\n%s", text, l)
 }
 
 // allow is a change of a gate: the principals that may pass it.
@@ -108,7 +78,7 @@ func newWorld(t *testing.T, change ...func(*tlsproxy.Gate)) *world {
 
 func newWorldIn(t *testing.T, limits tlsproxy.Limits, change ...func(*tlsproxy.Gate)) *world {
 	t.Helper()
-	w := &world{t: t, ca: certstest.NewCA(t, "ca"), change: make(chan struct{}, 1), log: &logBuffer{}, done: make(chan error, 1)}
+	w := &world{t: t, ca: certstest.NewCA(t, "ca"), change: make(chan struct{}, 1), log: &certstest.Log{}, done: make(chan error, 1)}
 	w.volume = certstest.NewVolume(t, certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
 	w.store = &certs.Store{Source: &files.Source{TLS: []string{w.volume.Dir}, WantTrust: true}, Log: log}

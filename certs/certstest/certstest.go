@@ -34,28 +34,14 @@ var serials atomic.Int64
 // NewCA makes a root, valid for a day around now.
 func NewCA(tb testing.TB, name string, change ...func(*x509.Certificate)) *CA {
 	tb.Helper()
-	t := template(name)
-	t.IsCA, t.BasicConstraintsValid = true, true
-	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	t.ExtKeyUsage = nil
-	for _, c := range change {
-		c(t)
-	}
-	key := newKey(tb)
+	t, key := caTemplate(name, change), newKey(tb)
 	return &CA{Cert: sign(tb, t, t, key.Public(), key), Key: key}
 }
 
 // Intermediate makes a CA below this one.
 func (ca *CA) Intermediate(tb testing.TB, name string, change ...func(*x509.Certificate)) *CA {
 	tb.Helper()
-	t := template(name)
-	t.IsCA, t.BasicConstraintsValid = true, true
-	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	t.ExtKeyUsage = nil
-	for _, c := range change {
-		c(t)
-	}
-	key := newKey(tb)
+	t, key := caTemplate(name, change), newKey(tb)
 	cert := sign(tb, t, ca.Cert, key.Public(), ca.Key)
 	return &CA{Cert: cert, Key: key, above: append([]*x509.Certificate{cert}, ca.above...)}
 }
@@ -193,6 +179,17 @@ func template(name string) *x509.Certificate {
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
+}
+
+func caTemplate(name string, change []func(*x509.Certificate)) *x509.Certificate {
+	t := template(name)
+	t.IsCA, t.BasicConstraintsValid = true, true
+	t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	t.ExtKeyUsage = nil
+	for _, c := range change {
+		c(t)
+	}
+	return t
 }
 
 func newKey(tb testing.TB) *ecdsa.PrivateKey {

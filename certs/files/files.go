@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,7 +112,7 @@ func (s *Source) readCA() (map[string][]byte, error) {
 // addPairs finds the pairs of a folder, the default one first.
 func addPairs(in *certs.Input, dir string, content map[string][]byte, first bool) error {
 	var stems []string
-	for _, name := range sortedNames(content) {
+	for _, name := range slices.Sorted(maps.Keys(content)) {
 		if stem, ok := strings.CutSuffix(name, ".key"); ok {
 			if content[stem+".crt"] == nil {
 				return fmt.Errorf("%s has %s but no %s.crt", dir, name, stem)
@@ -157,7 +158,7 @@ func (s *Source) addTrust(in *certs.Input, dir string, content map[string][]byte
 			break
 		}
 	}
-	for _, name := range sortedNames(content) {
+	for _, name := range slices.Sorted(maps.Keys(content)) {
 		domain, isBundle := strings.CutPrefix(name, "bundle.")
 		if domain, ok := strings.CutSuffix(domain, ".pem"); ok && isBundle {
 			if in.Domains == nil {
@@ -178,20 +179,11 @@ func (s *Source) addTrust(in *certs.Input, dir string, content map[string][]byte
 	return nil
 }
 
-func sortedNames(content map[string][]byte) []string {
-	names := make([]string, 0, len(content))
-	for n := range content {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
-
 func found(content map[string][]byte) string {
 	if len(content) == 0 {
 		return "nothing"
 	}
-	return strings.Join(sortedNames(content), ", ")
+	return strings.Join(slices.Sorted(maps.Keys(content)), ", ")
 }
 
 const (

@@ -17,31 +17,6 @@ import (
 	"sidegate/certs/files"
 )
 
-// logged collects log lines.
-type logged struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, string(p))
-	return len(p), nil
-}
-
-func (l *logged) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, line := range l.lines {
-		if strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
-}
-
 func newStore(t *testing.T, v *certstest.Volume) *certs.Store {
 	t.Helper()
 	s := &certs.Store{Source: &files.Source{TLS: []string{v.Dir}, WantTrust: true}, Log: slog.New(slog.DiscardHandler)}
@@ -54,13 +29,13 @@ func newStore(t *testing.T, v *certstest.Volume) *certs.Store {
 // running is a store whose loop runs, with a hand on its change signal.
 type running struct {
 	*certs.Store
-	log    *logged
+	log    *certstest.Log
 	change chan struct{}
 }
 
 func run(t *testing.T, v *certstest.Volume, set ...func(*certs.Store)) *running {
 	t.Helper()
-	r := &running{log: &logged{}, change: make(chan struct{}, 1)}
+	r := &running{log: &certstest.Log{}, change: make(chan struct{}, 1)}
 	r.Store = &certs.Store{Source: &files.Source{TLS: []string{v.Dir}, WantTrust: true}, Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	for _, f := range set {
 		f(r.Store)
@@ -146,7 +121,7 @@ func TestStoreKeepsLastGood(t *testing.T) {
 				t.Errorf("not ready with last good: %v", err)
 			}
 			// ROT-04 and ROT-10: several retries, one line; recovery clears all.
-			until(t, "retries", func() bool { return r.log.count("reload refused") == 1 })
+			until(t, "retries", func() bool { return r.log.Count("reload refused") == 1 })
 			if st := r.Status(); st.Err == "" || st.LastSuccess.Before(loaded) {
 				t.Errorf("status %+v does not tell the failure", st)
 			}
@@ -155,8 +130,8 @@ func TestStoreKeepsLastGood(t *testing.T) {
 			if got := r.serves(t, "a.example"); got != next.Leaf.SerialNumber.String() {
 				t.Errorf("serves %s after recovery, want the new one", got)
 			}
-			until(t, "recovery line", func() bool { return r.log.count("reload works again") == 1 })
-			if n := r.log.count("reload refused"); n != 1 {
+			until(t, "recovery line", func() bool { return r.log.Count("reload works again") == 1 })
+			if n := r.log.Count("reload refused"); n != 1 {
 				t.Errorf("%d lines about one failure, want 1", n)
 			}
 		})
@@ -192,7 +167,7 @@ func TestStoreStagesFutureCertificate(t *testing.T) {
 	r := run(t, v)
 	v.Update(t, certstest.Secret(future, ca))
 	r.change <- struct{}{}
-	until(t, "staging", func() bool { return r.log.count("certificate staged") == 1 })
+	until(t, "staging", func() bool { return r.log.Count("certificate staged") == 1 })
 	if got := r.serves(t, "a.example"); got != good.Leaf.SerialNumber.String() && time.Now().Before(starts) {
 		t.Error("a future certificate was served")
 	}
@@ -222,7 +197,7 @@ func TestStoreTakesTheOnlyUnexpiredPair(t *testing.T) {
 	v.Update(t, certstest.Secret(later, ca))
 	r.change <- struct{}{}
 	until(t, "swap", func() bool { return r.serves(t, "b.example") == later.Leaf.SerialNumber.String() })
-	if r.log.count("lacks names") != 1 {
+	if r.log.Count("lacks names") != 1 {
 		t.Error("no alarm")
 	}
 }
@@ -254,7 +229,7 @@ func TestStoreIgnoresSameContent(t *testing.T) {
 		t.Error("the same content was swapped in")
 	default:
 	}
-	if n := r.log.count("certificate in service"); n != 1 {
+	if n := r.log.Count("certificate in service"); n != 1 {
 		t.Errorf("%d lines, want 1", n)
 	}
 }

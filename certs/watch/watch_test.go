@@ -20,29 +20,12 @@ import (
 type started struct {
 	*Watcher
 	changed <-chan struct{}
-	log     *lines
-}
-
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log     *certstest.Log
 }
 
 func start(t *testing.T, poll time.Duration, open func() (*fsnotify.Watcher, error), paths ...string) *started {
 	t.Helper()
-	s := &started{log: &lines{}}
+	s := &started{log: &certstest.Log{}}
 	s.Watcher = New(Options{Paths: paths, Poll: poll, Log: slog.New(slog.NewTextHandler(s.log, nil))})
 	armed := make(chan struct{}, 100)
 	if open == nil {

@@ -53,27 +53,10 @@ var binary = sync.OnceValues(func() (string, error) {
 type instance struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	log   *logBuffer
+	log   *certstest.Log
 	gate  string
 	admin string
 	ended chan error
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func try(t testing.TB, err error) {
@@ -108,7 +91,7 @@ func start(t *testing.T, upstream string, wrap []string, environ ...string) *ins
 	t.Helper()
 	path, err := binary()
 	try(t, err)
-	p := &instance{t: t, log: &logBuffer{}, gate: freeAddr(t), admin: freeAddr(t), ended: make(chan error, 1)}
+	p := &instance{t: t, log: &certstest.Log{}, gate: freeAddr(t), admin: freeAddr(t), ended: make(chan error, 1)}
 	argv := append(append([]string{}, wrap...), path, "serve")
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	upstream, options, _ := strings.Cut(upstream, "?")
@@ -150,15 +133,6 @@ func (p *instance) stop() {
 	}
 	if strings.Contains(p.log.String(), "DATA RACE") {
 		p.t.Errorf("race:\n%s", p.log)
-	}
-}
-
-func (p *instance) waitLog(text string, within time.Duration) {
-	p.t.Helper()
-	for deadline := time.Now().Add(within); !strings.Contains(p.log.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("no %q in the log within %s:\n%s", text, within, p.log)
-		}
 	}
 }
 
@@ -313,7 +287,7 @@ func TestWebSocket(t *testing.T) {
 		}
 	}
 	try(t, c.Close(websocket.StatusNormalClosure, ""))
-	p.waitLog(`"status":101`, 5*time.Second)
+	p.log.Wait(t, `"status":101`, 5*time.Second)
 }
 
 const adminBasic = "Basic YWRtaW46YWRtaW4xMDQx" // admin:admin1041
@@ -499,7 +473,7 @@ func TestBrokenSecretUnderLoad(t *testing.T) {
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+dir, "SIDEGATE_USERS="+usersFolder(t), "SIDEGATE_ACCESS_LOG=off")
 	l := startLoad(p, ca)
 	try(t, os.WriteFile(filepath.Join(dir, "tls.crt"), next.Cert, 0o600))
-	p.waitLog("does not belong to the certificate", time.Second)
+	p.log.Wait(t, "does not belong to the certificate", time.Second)
 	time.Sleep(5 * time.Second) // it stays torn for long: this is the situation, not a wait
 	if got := presented(t, p.gate, ca); got != good.Leaf.SerialNumber.String() {
 		t.Errorf("a torn pair is served: %s", got)
@@ -508,12 +482,12 @@ func TestBrokenSecretUnderLoad(t *testing.T) {
 		t.Error("the metric does not tell")
 	}
 	try(t, os.WriteFile(filepath.Join(dir, "tls.key"), next.Key, 0o600))
-	p.waitLog("reload works again", 2*time.Second)
+	p.log.Wait(t, "reload works again", 2*time.Second)
 	if got := presented(t, p.gate, ca); got != next.Leaf.SerialNumber.String() {
 		t.Errorf("the whole pair is not served: %s", got)
 	}
 	try(t, os.WriteFile(filepath.Join(dir, "tls.crt"), []byte("garbage"), 0o600))
-	p.waitLog("holds no certificate", time.Second)
+	p.log.Wait(t, "holds no CERTIFICATE block", time.Second)
 	l.end(t)
 	if n := strings.Count(p.log.String(), "does not belong"); n != 1 {
 		t.Errorf("%d lines about one failure", n)
@@ -538,10 +512,10 @@ func TestWithoutInotify(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 	p := start(t, hello(t), wrap, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone")
-	p.waitLog("no file events, polling instead", 5*time.Second)
+	p.log.Wait(t, "no file events, polling instead", 5*time.Second)
 	next := ca.Server(t, "localhost", "127.0.0.1")
 	v.Update(t, certstest.Secret(next, nil))
-	p.waitLog(fmt.Sprintf(`"serial":"%x"`, next.Leaf.SerialNumber), 35*time.Second)
+	p.log.Wait(t, fmt.Sprintf(`"serial":"%x"`, next.Leaf.SerialNumber), 35*time.Second)
 	if got := presented(t, p.gate, ca); got != next.Leaf.SerialNumber.String() {
 		t.Errorf("serves %s", got)
 	}
@@ -603,7 +577,7 @@ func TestDemo(t *testing.T) {
 		defer taken.Close()
 	}
 	tmp := t.TempDir()
-	log := &logBuffer{}
+	log := &certstest.Log{}
 	cmd := exec.Command(path, "demo")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + tmp}
 	cmd.Stdout, cmd.Stderr = log, log

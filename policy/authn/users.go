@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -130,19 +131,10 @@ var errNoUsers = errors.New("the users file holds no user, so nobody can log in"
 // id is keyed, so that it tells nobody whether a guess of the file is right.
 func (u *Users) id(content map[string][]byte) string {
 	var fields [][]byte
-	for _, name := range sortedNames(content) {
+	for _, name := range slices.Sorted(maps.Keys(content)) {
 		fields = append(fields, []byte(name), content[name])
 	}
 	return hex.EncodeToString(u.mac(fields...)[:6])
-}
-
-func sortedNames(content map[string][]byte) []string {
-	names := make([]string, 0, len(content))
-	for n := range content {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // parseUsers picks the file that counts: htpasswd, auth (the key in Secrets
@@ -156,7 +148,7 @@ func parseUsers(content map[string][]byte) (*entries, error) {
 	}
 	name, hasName := content["username"]
 	password, hasPassword := content["password"]
-	names := strings.Join(sortedNames(content), ", ")
+	names := strings.Join(slices.Sorted(maps.Keys(content)), ", ")
 	switch {
 	case hasName && hasPassword:
 		return basicAuthSecret(name, password)
