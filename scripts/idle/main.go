@@ -1,5 +1,5 @@
 // Idle opens TLS connections to ADDRESS, makes one request on each, says
-// "open", and keeps them until it is ended.
+// "open", and keeps them until a signal ends it.
 package main
 
 import (
@@ -7,42 +7,52 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
+	"syscall"
 )
 
 func main() {
-	if err := open(os.Args[1:]); err != nil {
+	conns, err := open(os.Args[1:])
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "idle:", err)
 		os.Exit(1)
 	}
 	fmt.Println("open")
-	select {}
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, os.Interrupt, syscall.SIGTERM)
+	<-end
+	runtime.KeepAlive(conns) // else they are closed when they are collected
 }
 
-func open(args []string) error {
+func open(args []string) ([]net.Conn, error) {
 	if len(args) != 2 {
-		return fmt.Errorf("usage: idle ADDRESS CONNECTIONS")
+		return nil, fmt.Errorf("usage: idle ADDRESS CONNECTIONS")
 	}
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var conns []net.Conn
 	for range n {
 		// The measured server's certificate is made for the measurement.
 		c, err := tls.Dial("tcp", args[0], &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
-			return err
+			return nil, err
 		}
+		conns = append(conns, c)
 		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if _, err := io.Copy(io.Discard, res.Body); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return conns, nil
 }
