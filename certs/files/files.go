@@ -60,6 +60,9 @@ func (s *Source) Paths() []string {
 func (s *Source) Load(context.Context) (*certs.Material, error) {
 	var in certs.Input
 	for i, dir := range s.TLS {
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			return nil, fmt.Errorf("%s is a file; name the folder that holds tls.crt and tls.key", dir)
+		}
 		content, err := Read(dir)
 		if err != nil {
 			return nil, err

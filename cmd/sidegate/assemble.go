@@ -76,10 +76,14 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 		return reload.Result{Generation: id}, err
 	}}
 	a.paths = append(a.paths, path)
-	if err := a.reload.First(ctx); err != nil {
-		return fmt.Errorf("SIDEGATE_USERS: %s: %w", path, err)
+	err = a.reload.First(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), path):
+		return fmt.Errorf("SIDEGATE_USERS: %w", err)
 	}
-	return nil
+	return fmt.Errorf("SIDEGATE_USERS: %s: %w", path, err)
 }
 
 // loadPolicy makes the policy; complete says whether gates and users are all
@@ -122,7 +126,7 @@ func (a *assembly) whatToMount(err error) error {
 			hint += fmt.Sprintf("; %s/ca.crt is there but SIDEGATE_CLIENT_CERT is not set", dir)
 		}
 	}
-	return joinFlat([]error{err, errors.New(hint)})
+	return fmt.Errorf("%w: %s", err, hint)
 }
 
 // loadCertificates makes one store for each distinct set of files: gates that

@@ -20,6 +20,9 @@ func listed(what string, err error) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	lines := strings.Split(err.Error(), "\n")
+	if len(lines) == 1 {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	return fmt.Errorf("%s: %d problems:\n  - %s", what, len(lines), strings.Join(lines, "\n  - "))
 }
 
