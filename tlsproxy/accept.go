@@ -144,6 +144,13 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	defer stop()
 	g.log.Info("gate open", "listen", g.Listen.String(), "upstream", g.Upstream.Address.String())
 
+	if g.ClientCert != ClientCertNone {
+		rest, drained := context.WithCancel(context.WithoutCancel(ctx)) // a drain changes nothing about trust
+		var enforcing sync.WaitGroup
+		enforcing.Go(func() { g.enforce(rest) })
+		defer enforcing.Wait()
+		defer drained()
+	}
 	err := g.accept(ctx, next)
 	g.drain(drain)
 	<-served
@@ -232,6 +239,7 @@ func (g *gate) shed(c net.Conn, limit string) {
 // about it. It gives the handshake's place back, and returns false when the
 // connection has ended.
 func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
+	generation := g.generation()
 	c := tls.Server(under, g.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), g.budget.Handshake)
 	defer cancel()
@@ -243,9 +251,13 @@ func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
 		return nil, false
 	}
 	state := c.ConnectionState()
+	under.tls = c
 	under.learn(&state, g)
 	g.live.add(under)
 	g.metrics.Handshake("")
+	if g.generation() != generation { // trust changed while nobody could see this connection
+		g.recheck()
+	}
 	return c, true
 }
 

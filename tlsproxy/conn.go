@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sidegate/policy"
 )
@@ -24,9 +25,14 @@ type conn struct {
 	peer       *policy.Peer // nil: no client certificate
 	peerName   string       // peer as logs call it
 	peerFields map[string]string
+	chain      []*x509.Certificate // as the client sent it; empty: none
+	tls        *tls.Conn           // above this one
 
 	received  atomic.Int64 // bytes from the client, TLS included
 	upgraded  atomic.Bool  // it was handed over to another protocol
+	active    atomic.Int64 // requests in flight
+	ended     atomic.Pointer[policy.Reason]
+	expiry    atomic.Pointer[time.Timer] // ends the connection with the peer's certificate
 	closeOnce sync.Once
 	onClose   func()
 }
@@ -71,17 +77,28 @@ func (c *conn) CloseWrite() error {
 // Close closes the connection and gives its places in the limits back, once.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
-	c.closeOnce.Do(c.onClose)
+	c.closeOnce.Do(func() {
+		if t := c.expiry.Load(); t != nil {
+			t.Stop()
+		}
+		c.onClose()
+	})
 	return err
 }
+
+// shut closes the connection as TLS does, with close_notify where no write is
+// in the way.
+func (c *conn) shut() { _ = c.tls.Close() } // it may be closed already
 
 // learn takes from a finished handshake what requests will need.
 func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 	c.serverName = CanonicalHost(state.ServerName)
+	c.chain = state.PeerCertificates
 	if len(state.PeerCertificates) == 0 {
 		return
 	}
 	c.peer = policy.NewPeer(state.PeerCertificates[0])
+	g.watchExpiry(c)
 	c.peerName = peerName(policy.Identity{Peer: c.peer})
 	if len(g.Headers.PeerHeaders) > 0 {
 		chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
@@ -116,6 +133,19 @@ func (l *live) remove(c *conn) {
 		close(l.empty)
 		l.empty = nil
 	}
+}
+
+// withPeer returns the connections whose other end showed a certificate.
+func (l *live) withPeer() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []*conn
+	for c := range l.conns {
+		if len(c.chain) > 0 {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 func (l *live) upgradedLocked() []*conn {

@@ -35,6 +35,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
 	x.answer.ResponseWriter = w
+	x.conn.active.Add(1)
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
 	x.requestID = requestID(r.Header, x.trusted)
@@ -52,6 +53,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 
 // judge runs everything that can refuse the request. nil: it may pass.
 func (x *exchange) judge(ctx context.Context) *denial {
+	if reason := x.conn.ended.Load(); reason != nil {
+		return &denial{status: http.StatusForbidden, reason: *reason}
+	}
 	if d := x.canonicalise(); d != nil {
 		return d
 	}
@@ -192,6 +196,7 @@ func (x *exchange) via() string {
 // finish counts and logs the exchange, also when the handler panics, which is
 // how net/http is told to abort an answer.
 func (x *exchange) finish() {
+	x.conn.active.Add(-1)
 	took := time.Since(x.started)
 	x.gate.metrics.Request(x.answer.finalStatus(), x.via(), took)
 	x.logAccess(took)

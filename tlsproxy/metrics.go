@@ -27,6 +27,9 @@ type GateMetrics interface {
 	Handshake(reason string)
 	// Connections is called with +1 and -1.
 	Connections(delta int)
+	// Ended is called when a live connection is ended because its peer is no
+	// longer trusted.
+	Ended(reason policy.Reason)
 	// ForgedHeader is called when the application's answer carried an
 	// identity header, which was dropped.
 	ForgedHeader()

@@ -41,16 +41,17 @@ func (t *tlsConfigs) outer() *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: t.gate.Certificates.GetCertificate,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return t.forGeneration(t.generation()), nil
+			return t.forGeneration(t.gate.generation()), nil
 		},
 	}
 }
 
-func (t *tlsConfigs) generation() string {
-	if t.gate.ClientCert == ClientCertNone {
+// generation names the trust that a handshake now would be judged by.
+func (g *Gate) generation() string {
+	if g.ClientCert == ClientCertNone {
 		return ""
 	}
-	return t.gate.Trust.Generation()
+	return g.Trust.Generation()
 }
 
 // forGeneration returns the config of the generation, making it at its first

@@ -23,6 +23,7 @@ type Metrics struct {
 	upstream    *prometheus.HistogramVec
 	handshakes  *prometheus.CounterVec
 	connections *prometheus.GaugeVec
+	ended       *prometheus.CounterVec
 	forged      *prometheus.CounterVec
 }
 
@@ -46,13 +47,15 @@ func NewMetrics(version string) *Metrics {
 			Help: "TLS handshakes ended, and why they failed."}, []string{"gate", "result", "reason"}),
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_connections",
 			Help: "Open client connections."}, []string{"gate"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_connections_ended_total",
+			Help: "Live connections ended because their peer is no longer trusted, and why."}, []string{"gate", "reason"}),
 		forged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_forged_headers_total",
 			Help: "Answers of the application that carried an identity header, which was dropped."}, []string{"gate"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "Always 1; the labels tell the build.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	build.Set(1)
-	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.forged, build,
+	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.ended, m.forged, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -63,6 +66,7 @@ func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 		requests:    m.requests.MustCurryWith(prometheus.Labels{"gate": name}),
 		decisions:   m.decisions.MustCurryWith(prometheus.Labels{"gate": name}),
 		handshakes:  m.handshakes.MustCurryWith(prometheus.Labels{"gate": name}),
+		ended:       m.ended.MustCurryWith(prometheus.Labels{"gate": name}),
 		duration:    m.duration.WithLabelValues(name),
 		upstream:    m.upstream.WithLabelValues(name),
 		connections: m.connections.WithLabelValues(name),
@@ -74,10 +78,10 @@ func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 }
 
 type gateMetrics struct {
-	requests, decisions, handshakes *prometheus.CounterVec
-	duration, upstream              prometheus.Observer
-	connections                     prometheus.Gauge
-	allowed, handshakeOK, forged    prometheus.Counter
+	requests, decisions, handshakes, ended *prometheus.CounterVec
+	duration, upstream                     prometheus.Observer
+	connections                            prometheus.Gauge
+	allowed, handshakeOK, forged           prometheus.Counter
 }
 
 func (g *gateMetrics) Request(status int, via string, took time.Duration) {
@@ -104,6 +108,8 @@ func (g *gateMetrics) Handshake(reason string) {
 }
 
 func (g *gateMetrics) Connections(delta int) { g.connections.Add(float64(delta)) }
+
+func (g *gateMetrics) Ended(reason policy.Reason) { g.ended.WithLabelValues(string(reason)).Inc() }
 
 func (g *gateMetrics) ForgedHeader() { g.forged.Inc() }
 

@@ -1,0 +1,83 @@
+package tlsproxy
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"time"
+
+	"sidegate/policy"
+)
+
+// lastWords is how long a request in flight may go on after the connection it
+// came by is no longer trusted.
+const lastWords = 500 * time.Millisecond
+
+// enforce ends connections whose peer is no longer trusted, whenever trust
+// changes, until ctx ends. The certificate's own end is a timer, see watchExpiry.
+func (g *gate) enforce(ctx context.Context) {
+	for {
+		changed := g.Trust.Changed() // taken before the check, so that no change is missed
+		g.recheck()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// recheck verifies the peer of every live connection again. Many connections
+// may have the same peer, which is verified once.
+func (g *gate) recheck() {
+	verdicts := map[string]error{}
+	for _, c := range g.live.withPeer() {
+		leaf := string(c.chain[0].Raw)
+		err, known := verdicts[leaf]
+		if !known {
+			_, err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
+			verdicts[leaf] = err
+		}
+		if reason := endingReason(err); reason != "" {
+			g.end(c, reason)
+		}
+	}
+}
+
+// endingReason is why an error of VerifyPeer ends a live connection; "" when
+// it does not. An overdue CRL refuses new connections only: nothing is known
+// against those who are here.
+func endingReason(err error) policy.Reason {
+	var peer interface{ Reason() string }
+	switch {
+	case err == nil:
+		return ""
+	case !errors.As(err, &peer):
+		return policy.PeerUntrusted
+	case policy.Reason(peer.Reason()) == policy.CRLExpired:
+		return ""
+	}
+	return policy.Reason(peer.Reason())
+}
+
+// watchExpiry ends the connection when the peer's certificate does.
+func (g *gate) watchExpiry(c *conn) {
+	if c.peer != nil {
+		c.expiry.Store(time.AfterFunc(time.Until(c.peer.NotAfter), func() { g.end(c, policy.PeerExpired) }))
+	}
+}
+
+// end ends a connection: at once if nothing is in flight on it, else after
+// lastWords. Requests that still come by it are refused.
+func (g *gate) end(c *conn, reason policy.Reason) {
+	if !c.ended.CompareAndSwap(nil, &reason) {
+		return
+	}
+	g.metrics.Ended(reason)
+	g.log.Info("connection ended", "remote", c.remoteText, "peer", c.peerName, "reason", reason)
+	if c.active.Load() == 0 {
+		c.shut()
+		return
+	}
+	time.AfterFunc(lastWords, c.shut)
+}
