@@ -218,12 +218,12 @@ type Status struct {
 
 // Certificate is one certificate of a [Status].
 type Certificate struct {
-	Use      string // "server" or "client_ca"
-	Name     string
-	Subject  string
-	Serial   string
-	Names    []string
-	NotAfter time.Time
+	Use      string    `json:"use"` // "server" or "client_ca"
+	Name     string    `json:"name"`
+	Subject  string    `json:"subject"`
+	Serial   string    `json:"serial"`
+	Names    []string  `json:"names,omitempty"`
+	NotAfter time.Time `json:"not_after"`
 }
 
 // Status returns the state of the store.

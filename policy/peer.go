@@ -2,38 +2,75 @@ package policy
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// NewPeer takes from a verified leaf what rules can ask for. O and OU make no
-// groups: whoever asks for a certificate may choose them.
+// NewPeer takes from a verified leaf what rules can ask for. Names are taken
+// from the bytes that were signed: net/url drops a bare "#" from a URI, and
+// [pkix.Name.String] sorts a subject and keeps the last of its common names,
+// so two certificates would look alike. O and OU make no groups: whoever asks
+// for a certificate may choose them.
 func NewPeer(leaf *x509.Certificate) *Peer {
 	p := &Peer{
-		Subject:  leaf.Subject.String(),
+		Subject:  distinguishedName(leaf.RawSubject),
 		DNSNames: lower(leaf.DNSNames),
 		Emails:   leaf.EmailAddresses,
-		Issuer:   leaf.Issuer.String(),
+		Issuer:   distinguishedName(leaf.RawIssuer),
 		Serial:   fmt.Sprintf("%x", leaf.SerialNumber),
 		NotAfter: leaf.NotAfter,
 	}
-	if !hasSAN(leaf) { // RFC 9525: a certificate with any SAN is never read by its CN
+	names, found := subjectAltName(leaf)
+	if !found { // RFC 9525: a certificate with any SAN is never read by its CN
 		p.CommonName = leaf.Subject.CommonName
 	}
-	for _, u := range leaf.URIs {
-		p.URIs = append(p.URIs, u.String())
-	}
-	if len(leaf.URIs) == 1 { // X.509-SVID 2: exactly one
-		p.ID = spiffeID(leaf.URIs[0])
+	p.URIs = uris(names)
+	if len(p.URIs) == 1 { // X.509-SVID 2: exactly one
+		p.ID = spiffeID(p.URIs[0])
 	}
 	return p
 }
 
-func hasSAN(leaf *x509.Certificate) bool {
-	return len(leaf.DNSNames)+len(leaf.EmailAddresses)+len(leaf.IPAddresses)+len(leaf.URIs) > 0
+// distinguishedName writes a name as RFC 4514 does, all of it in the order in
+// which it was signed, as openssl prints it with -nameopt RFC2253. It is ""
+// for a name that can't be read, which no principal matches.
+func distinguishedName(raw []byte) string {
+	var name pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(raw, &name); err != nil || len(rest) > 0 {
+		return ""
+	}
+	return name.String()
+}
+
+// subjectAltName returns the value of the extension, which may hold nothing
+// but kinds of names that crypto/x509 passes over.
+func subjectAltName(leaf *x509.Certificate) (value []byte, found bool) {
+	for _, e := range leaf.Extensions {
+		if e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
+			return e.Value, true
+		}
+	}
+	return nil, false
+}
+
+// uris returns the uniformResourceIdentifiers among GeneralNames (RFC 5280,
+// 4.2.1.6), byte for byte.
+func uris(generalNames []byte) []string {
+	var names []asn1.RawValue
+	if _, err := asn1.Unmarshal(generalNames, &names); err != nil {
+		return nil // none, or not what crypto/x509 would have let through
+	}
+	var list []string
+	for _, n := range names {
+		if n.Class == asn1.ClassContextSpecific && n.Tag == 6 {
+			list = append(list, string(n.Bytes))
+		}
+	}
+	return list
 }
 
 func lower(names []string) []string {
@@ -45,10 +82,9 @@ func lower(names []string) []string {
 }
 
 // spiffeID is the workload's ID, or zero for anything that is not exactly one
-// by the standard: url.Parse accepts more than SPIFFE-ID 2 does, but its
-// String gives back what was signed, and spiffeid reads that strictly.
-func spiffeID(u *url.URL) spiffeid.ID {
-	id, err := spiffeid.FromString(u.String())
+// by the standard (SPIFFE-ID 2), a trust domain without a path included.
+func spiffeID(uri string) spiffeid.ID {
+	id, err := spiffeid.FromString(uri)
 	if err != nil || id.Path() == "" {
 		return spiffeid.ID{}
 	}

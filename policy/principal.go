@@ -47,16 +47,17 @@ func parsePeer(s string) (peerPrincipal, error) {
 		return peerPrincipal{}, unknownForm(s, peerForms)
 	}
 	if value == "" || value == "*" {
-		return peerPrincipal{}, fmt.Errorf("%q names nobody in particular; say any for every verified peer", s)
+		return peerPrincipal{}, fmt.Errorf("%q names nobody in particular; say any for every verified peer (any-peer in SIDEGATE_ALLOW)", s)
 	}
 	var match func(*Peer) bool
+	var err error
 	switch form {
 	case "dns":
-		match = peerDNS(value)
+		match, err = peerDNS(value)
 	case "uri":
 		match = func(p *Peer) bool { return slices.Contains(p.URIs, value) }
 	case "email":
-		match = func(p *Peer) bool { return slices.Contains(p.Emails, value) }
+		match, err = peerEmail(value)
 	case "subject":
 		match = func(p *Peer) bool { return p.Subject == value }
 	case "cn":
@@ -64,24 +65,52 @@ func parsePeer(s string) (peerPrincipal, error) {
 	default:
 		return peerPrincipal{}, unknownForm(s, peerForms)
 	}
-	return peerPrincipal{s, match}, nil
+	return peerPrincipal{s, match}, err
 }
 
-// peerDNS matches a dNSName SAN; "*.example.org" covers exactly one label.
-func peerDNS(value string) func(*Peer) bool {
-	value = strings.ToLower(strings.TrimSuffix(value, "."))
-	parent, wildcard := strings.CutPrefix(value, "*.")
+// peerDNS matches a dNSName SAN; "*.example.org" covers exactly one label. A
+// SAN that is a wildcard itself is the name of no peer in particular.
+func peerDNS(value string) (func(*Peer) bool, error) {
+	name := strings.ToLower(strings.TrimSuffix(value, "."))
+	parent, wildcard := strings.CutPrefix(name, "*.")
+	if !isHostName(parent) {
+		return nil, fmt.Errorf("%q is not a DNS name, or one whose whole first label is *", "dns:"+value)
+	}
 	return func(p *Peer) bool {
-		for _, name := range p.DNSNames {
-			if name == value && !strings.HasPrefix(name, "*") {
-				return true
-			}
-			if _, rest, ok := strings.Cut(name, "."); wildcard && ok && rest == parent {
+		for _, san := range p.DNSNames {
+			label, rest, _ := strings.Cut(san, ".")
+			if san == name && !wildcard || wildcard && rest == parent && label != "*" {
 				return true
 			}
 		}
 		return false
+	}, nil
+}
+
+// isHostName says whether s is labels of ASCII letters, digits, - and _ with
+// a dot between them.
+func isHostName(s string) bool {
+	label := 0 // length of the one that is being read
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '.':
+			if label == 0 {
+				return false
+			}
+			label = 0
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+			label++
+		default:
+			return false
+		}
 	}
+	return label > 0
+}
+
+// peerEmail matches an rfc822Name SAN.
+func peerEmail(value string) (func(*Peer) bool, error) {
+	match, err := address(value)
+	return func(p *Peer) bool { return slices.ContainsFunc(p.Emails, match) }, err
 }
 
 // parseSPIFFE reads a SPIFFE ID or a pattern of one: * is one whole segment,
@@ -153,24 +182,23 @@ func parseUser(s string) (userPrincipal, error) {
 		return userPrincipal{}, fmt.Errorf("%q names nobody in particular; say authenticated for every user", s)
 	}
 	p := userPrincipal{text: s}
+	var err error
 	switch form {
 	case "user":
-		method, name := ofMethod(value)
-		p.method = method
-		p.match = func(u *User) bool { return u.Method == method && u.Name == name }
+		var name string
+		p.method, name, err = ofMethod(s, value)
+		p.match = func(u *User) bool { return u.Method == p.method && u.Name == name }
 	case "group":
-		method, group := ofMethod(value)
-		p.method = method
-		p.match = func(u *User) bool { return u.Method == method && slices.Contains(u.Groups, group) }
+		var group string
+		p.method, group, err = ofMethod(s, value)
+		p.match = func(u *User) bool { return u.Method == p.method && slices.Contains(u.Groups, group) }
 	case "email":
-		match, err := userEmail(value)
-		if err != nil {
-			return p, err
-		}
-		p.match = match
+		var match func(string) bool
+		match, err = address(value)
+		p.match = func(u *User) bool { return match(u.Email) }
 	case "serviceaccount":
-		namespace, name, ok := strings.Cut(value, "/")
-		if !ok || namespace == "" || name == "" {
+		namespace, name, _ := strings.Cut(value, "/")
+		if !isHostName(namespace) || !isHostName(name) {
 			return p, fmt.Errorf("%q is not serviceaccount:NAMESPACE/NAME", s)
 		}
 		p.method = "kubernetes"
@@ -181,37 +209,48 @@ func parseUser(s string) (userPrincipal, error) {
 	default:
 		return p, unknownForm(s, userForms)
 	}
-	return p, nil
+	return p, err
 }
 
 // ofMethod splits METHOD/NAME; a name alone belongs to the user file.
-func ofMethod(value string) (method, name string) {
-	if method, name, ok := strings.Cut(value, "/"); ok {
-		return method, name
+func ofMethod(s, value string) (method, name string, err error) {
+	method, name, found := strings.Cut(value, "/")
+	if !found {
+		method, name = LocalMethod, value
 	}
-	return LocalMethod, value
+	switch {
+	case method == "" || name == "":
+		err = fmt.Errorf("%q lacks a method or a name around the slash", s)
+	case strings.Contains(value, "*"):
+		err = fmt.Errorf("%q: a name of a user or group can't be a pattern", s)
+	}
+	return method, name, err
 }
 
-// userEmail matches a verified address, or with *@ every address of exactly
-// that domain. An address with a second @ has no domain to compare.
-func userEmail(value string) (func(*User) bool, error) {
-	local, domain, ok := strings.Cut(value, "@")
-	if !ok || local == "" || domain == "" || strings.ContainsAny(domain, "@* ") || local != "*" && strings.Contains(local, "*") {
-		return nil, fmt.Errorf("%q is not an address or *@DOMAIN", "email:"+value)
+// address matches an e-mail address, or with *@ every address of exactly that
+// domain. The domain's case does not count, that of the local part does
+// (RFC 5321, 2.4).
+func address(value string) (func(string) bool, error) {
+	local, domain, ok := splitAddress(value)
+	if !ok || local != "*" && strings.Contains(local, "*") {
+		return nil, fmt.Errorf("%q is not an address or *@DOMAIN (a domain of other letters is written as xn--…)", "email:"+value)
 	}
-	return func(u *User) bool {
-		l, d, ok := strings.Cut(u.Email, "@")
-		return ok && l != "" && !strings.ContainsAny(l, `" `) && strings.EqualFold(d, domain) && isASCII(d) && (local == "*" || l == local)
+	return func(address string) bool {
+		l, d, ok := splitAddress(address)
+		return ok && strings.EqualFold(d, domain) && (local == "*" || l == local)
 	}, nil
 }
 
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= 0x80 {
-			return false
+// splitAddress splits an address that reads in one way only: one @, nothing
+// quoted or commented, and an ASCII domain without a final dot.
+func splitAddress(s string) (local, domain string, ok bool) {
+	local, domain, _ = strings.Cut(s, "@")
+	for i := 0; i < len(local); i++ {
+		if c := local[i]; c <= ' ' || c == 0x7f || strings.IndexByte(`"(),:;<>[\]`, c) >= 0 {
+			return "", "", false
 		}
 	}
-	return true
+	return local, domain, local != "" && isHostName(domain)
 }
 
 func unknownForm(s string, forms []string) error {

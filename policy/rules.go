@@ -116,7 +116,7 @@ type GateKind struct {
 
 // NewAllow is the policy of a list of principals, any one of which suffices.
 // methods are the names of the configured ways to prove a user. All problems
-// are returned at once.
+// are returned at once, and then the policy is nil.
 func NewAllow(principals, methods []string) (*Policy, error) {
 	var errs []error
 	p := &Policy{}
@@ -136,8 +136,14 @@ func NewAllow(principals, methods []string) (*Policy, error) {
 	if len(principals) == 0 {
 		errs = append(errs, errors.New("no principal"))
 	}
+	if len(principals) > 1 && slices.Contains(principals, "anyone") {
+		p.warnings = append(p.warnings, "anyone lets everybody in: the principals beside it change nothing")
+	}
 	p.rules = []rule{r}
-	return p, errors.Join(errs...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
 }
 
 // parseAllowed reads a principal where peers and users stand in one list:
@@ -183,7 +189,10 @@ func NewDefault(gates []GateKind, methods []string) (*Policy, error) {
 			p.rules = append(p.rules, defaultRule(g, methods))
 		}
 	}
-	return p, errors.Join(errs...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
 }
 
 func defaultRule(g GateKind, methods []string) rule {
@@ -197,7 +206,8 @@ func defaultRule(g GateKind, methods []string) rule {
 	return rule{name: "default", gates: []string{g.Name}, allow: []demand{d}}
 }
 
-// Warnings are what is probably a mistake but refuses more, not less.
+// Warnings say what is allowed but probably not meant: users whom no
+// configured method proves, and anyone beside other principals.
 func (p *Policy) Warnings() []string { return p.warnings }
 
 // String says the rules in one line each, for the log at start.

@@ -59,7 +59,7 @@ type gate struct {
 	live     live
 	noise    sampler        // of log lines about failed handshakes
 	pending  sync.WaitGroup // handshakes in progress
-	draining atomic.Bool
+	leaving  *atomic.Bool   // a drain has begun
 }
 
 func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
@@ -70,6 +70,7 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 		budget:   b,
 		stripper: s,
 		tls:      newTLSConfigs(conf).outer(),
+		leaving:  &p.drain().begun,
 	}
 	g.forward = newForwarder(g)
 	g.server = newServer(g)
@@ -162,7 +163,6 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 
 // drain lets handshakes and requests in flight end within the timeout.
 func (g *gate) drain(timeout time.Duration) {
-	g.draining.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	g.pending.Wait() // bounded by the handshake timeout

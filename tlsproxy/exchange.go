@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sidegate/policy"
@@ -34,7 +35,7 @@ type exchange struct {
 func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
-	x.answer.ResponseWriter = w
+	x.answer = recorder{ResponseWriter: w, leaving: g.leaving}
 	x.conn.active.Add(1)
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
@@ -205,9 +206,10 @@ func (x *exchange) finish() {
 // recorder is the ResponseWriter that remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	denied int // the HTTP status that a gRPC refusal stands for; 0: none
-	bytes  int64
+	leaving *atomic.Bool
+	status  int
+	denied  int // the HTTP status that a gRPC refusal stands for; 0: none
+	bytes   int64
 }
 
 // Unwrap lets http.ResponseController flush and hijack.
@@ -216,6 +218,9 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *recorder) WriteHeader(status int) {
 	if w.status < 200 || w.status == http.StatusSwitchingProtocols {
 		w.status = status
+	}
+	if status >= 200 && w.leaving.Load() {
+		w.Header().Set("Connection", "close") // of HTTP/2, net/http makes GOAWAY of it
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -404,6 +404,37 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// While it leaves, the listener takes clients and sends them away after one
+// answer; then it is closed.
+func TestDrainDelay(t *testing.T) {
+	w := newWorld(t, upstream(echo(t).URL))
+	h2 := w.client(w.config(nil), "h2")
+	text(t, w.do(h2, w.request("GET", "/", nil)))
+	drained := make(chan bool)
+	go func() { w.proxy.Drain(t.Context()); close(drained) }()
+	for !w.proxy.Draining() {
+		time.Sleep(time.Millisecond)
+	}
+	if res := w.get("/"); res.StatusCode != 200 || !res.Close {
+		t.Errorf("HTTP/1.1 while leaving: %d, close %t", res.StatusCode, res.Close)
+	}
+	var reused bool
+	for range 2 {
+		r := w.request("GET", "/", nil)
+		r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}))
+		text(t, w.do(h2, r))
+	}
+	if reused {
+		t.Error("HTTP/2 goes on by a connection that was told to go away")
+	}
+	w.proxy.Hurry()
+	<-drained
+	if c, err := net.Dial("tcp", w.addr); err == nil {
+		_ = c.Close()
+		t.Error("the listener is open after the drain")
+	}
+}
+
 // OPS-07 in small: a WebSocket that nobody ends is cut at the deadline.
 func TestDrainCutsUpgraded(t *testing.T) {
 	w := newWorld(t, upstream(upgrader(t)))

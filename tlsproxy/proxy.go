@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,11 +21,16 @@ type Proxy struct {
 	Log     *slog.Logger
 	Metrics Metrics
 	Limits  Limits
-	// DrainTimeout is how long requests in flight may take to end after ctx
-	// of Run has. 0: 20 s.
+	// DrainDelay is how long listeners stay open after a drain began, for
+	// those who have not heard of it yet.
+	DrainDelay time.Duration
+	// DrainTimeout is how long requests in flight may take after that. 0: 20 s.
 	DrainTimeout time.Duration
 
-	listening atomic.Bool
+	listening  atomic.Bool
+	gates      atomic.Pointer[[]*gate]
+	drainOnce  sync.Once
+	drainState *drain
 }
 
 // Limits bound what clients can hold. A zero field has the default it names.
@@ -63,8 +69,8 @@ func setZero[T comparable](field *T, value T) {
 // Listening reports whether every listener is bound and serving.
 func (p *Proxy) Listening() bool { return p.listening.Load() }
 
-// Run binds every listener, serves until ctx ends, lets requests in flight
-// finish within DrainTimeout, and returns nil. What had to be cut is logged.
+// Run binds every listener, serves until ctx ends or [Proxy.Drain] is called,
+// drains, and returns nil. What had to be cut is logged.
 func (p *Proxy) Run(ctx context.Context) error {
 	budget := newBudget(p.Limits.withDefaults())
 	strip := newStripper(p.Gates)
@@ -75,9 +81,21 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := bindAll(gates); err != nil {
 		return err
 	}
-	g, gctx := errgroup.WithContext(ctx)
+	p.gates.Store(&gates)
+	d := p.drain()
+	stop := context.AfterFunc(ctx, func() { p.terminate(gates) })
+	defer stop()
+	serving, closeAll := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeAll()
+	g, serving := errgroup.WithContext(serving)
+	g.Go(func() error {
+		d.wait(serving, p.DrainDelay)
+		closeAll()
+		d.close()
+		return nil
+	})
 	for _, gate := range gates {
-		g.Go(func() error { return gate.run(gctx, p.drainTimeout()) })
+		g.Go(func() error { return gate.run(serving, p.drainTimeout()) })
 	}
 	p.listening.Store(true)
 	defer p.listening.Store(false)

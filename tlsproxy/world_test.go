@@ -39,9 +39,10 @@ type world struct {
 	change  chan struct{}
 	gate    *tlsproxy.Gate
 	metrics *admin.Metrics
+	proxy   *tlsproxy.Proxy
 	addr    string
 	log     *certstest.Log
-	stop    context.CancelFunc
+	stop    func()
 	done    chan error
 }
 
@@ -95,8 +96,14 @@ func newWorldIn(t *testing.T, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	}
 	w.addr = w.gate.Listen.Address
 	w.metrics = admin.NewMetrics("test")
-	proxy := &tlsproxy.Proxy{Gates: []*tlsproxy.Gate{w.gate}, Log: log, Metrics: w.metrics, Limits: limits, DrainTimeout: 5 * time.Second}
-	ctx, stop := context.WithCancel(context.Background())
+	proxy := &tlsproxy.Proxy{Gates: []*tlsproxy.Gate{w.gate}, Log: log, Metrics: w.metrics, Limits: limits,
+		DrainDelay: time.Hour, DrainTimeout: 5 * time.Second}
+	w.proxy = proxy
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := func() { // leave without the delay, which has a test of its own
+		proxy.Hurry()
+		cancel()
+	}
 	w.stop = stop
 	go func() { w.done <- proxy.Run(ctx) }()
 	storeDone := make(chan error, 1)

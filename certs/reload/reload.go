@@ -39,11 +39,11 @@ type Loop struct {
 
 // Status is the state of a loop.
 type Status struct {
-	What        string
-	Generation  string    // in service; "" before the first success
-	OK          bool      // the last attempt succeeded
-	Err         string    // why the last attempt failed; "" if it did not
-	LastSuccess time.Time // zero before the first
+	What        string    `json:"what"`
+	Generation  string    `json:"generation"`    // in service; "" before the first success
+	OK          bool      `json:"ok"`            // the last attempt succeeded
+	Err         string    `json:"err,omitempty"` // why the last attempt failed; "" if it did not
+	LastSuccess time.Time `json:"last_success"`  // zero before the first
 }
 
 // Pauses of a loop.

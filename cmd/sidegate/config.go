@@ -38,7 +38,8 @@ type Config struct {
 	Headers        headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
 	PeerHeaders    peerHeaders    `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
 	TrustedProxies Networks       `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
-	DrainTimeout   Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take to finish after SIGTERM"`
+	DrainDelay     Delay          `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
+	DrainTimeout   Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
 	AccessLog      accessLog      `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
 	LogLevel       slog.Level     `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat      logFormat      `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
@@ -204,6 +205,21 @@ func (d *Duration) UnmarshalText(text []byte) error {
 }
 
 func (d Duration) String() string { return time.Duration(d).String() }
+
+// Delay is a time that may be zero.
+type Delay time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Delay) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a time such as 5s or 0s", text)
+	}
+	*d = Delay(v)
+	return nil
+}
+
+func (d Delay) String() string { return time.Duration(d).String() }
 
 // Networks are address ranges in CIDR form; a bare address is itself alone.
 type Networks []netip.Prefix

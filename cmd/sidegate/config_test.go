@@ -33,6 +33,8 @@ func TestParseConfig(t *testing.T) {
 		{"LIB-14 empty entry", []string{"SIDEGATE_ALLOW=a,,b"}, "SIDEGATE_ALLOW: "},
 		{"LIB-15 zero", []string{"SIDEGATE_DRAIN_TIMEOUT=0s"}, "SIDEGATE_DRAIN_TIMEOUT: "},
 		{"LIB-15 negative", []string{"SIDEGATE_DRAIN_TIMEOUT=-5s"}, "SIDEGATE_DRAIN_TIMEOUT: "},
+		{"LIB-15 negative delay", []string{"SIDEGATE_DRAIN_DELAY=-1s"}, "SIDEGATE_DRAIN_DELAY: "},
+		{"no delay", []string{"SIDEGATE_DRAIN_DELAY=0s"}, ""},
 		{"LIB-15 no unit", []string{"SIDEGATE_DRAIN_TIMEOUT=5"}, "SIDEGATE_DRAIN_TIMEOUT: "},
 		{"LIB-15 network", []string{"SIDEGATE_TRUSTED_PROXIES=10.0.0.0/99"}, "SIDEGATE_TRUSTED_PROXIES: "},
 		{"LIB-15 network with host bits", []string{"SIDEGATE_TRUSTED_PROXIES=10.1.2.3/8"}, "the network is 10.0.0.0/8"},

@@ -129,6 +129,7 @@ func (d *demo) environ() []string {
 		"SIDEGATE_TLS=" + filepath.Join(d.dir, "tls"),
 		"SIDEGATE_USERS=" + filepath.Join(d.dir, "users"),
 		"SIDEGATE_CLIENT_CERT=optional",
+		"SIDEGATE_DRAIN_DELAY=0s", // nobody routes to a demo
 		"SIDEGATE_ALLOW=authenticated,spiffe://demo.example/client",
 	}
 }

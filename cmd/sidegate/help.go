@@ -8,6 +8,10 @@ Usage:
     sidegate [serve]               serve, configured by SIDEGATE_* variables
     sidegate check [--print]       say what serve would refuse; --print: the
                                    configuration in force, secrets redacted
+    sidegate status [--ready]      what the running process has in service;
+                                   --ready: exit 0 or 1, for exec probes
+    sidegate drain                 make it leave, and wait until it takes no
+                                   connections any more, for preStop hooks
     sidegate passwd FILE USER      add a user or change the password, which is
                                    read from the terminal or from stdin
     sidegate passwd -d FILE USER   delete a user

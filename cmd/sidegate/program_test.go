@@ -95,7 +95,7 @@ func start(t *testing.T, upstream string, wrap []string, environ ...string) *ins
 	argv := append(append([]string{}, wrap...), path, "serve")
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	upstream, options, _ := strings.Cut(upstream, "?")
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "SIDEGATE_INGRESS=" + p.gate + "=" + upstream + "?" + options, "SIDEGATE_ADMIN=" + p.admin}, environ...)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "SIDEGATE_INGRESS=" + p.gate + "=" + upstream + "?" + options, "SIDEGATE_ADMIN=" + p.admin, "SIDEGATE_DRAIN_DELAY=20ms"}, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	try(t, p.cmd.Start())
 	go func() { p.ended <- p.cmd.Wait() }()
@@ -565,6 +565,107 @@ func TestSignals(t *testing.T) {
 	if !strings.Contains(p.log.String(), `"pod":"pod-1","container":"gate"`) {
 		t.Errorf("log:\n%s", p.log)
 	}
+}
+
+// A drain under load loses nothing: the listeners stay open while clients
+// hear of it, and what is in flight ends.
+func TestDrainCommand(t *testing.T) {
+	begun, finish := make(chan bool, 1), make(chan bool)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			begun <- true
+			<-finish
+		}
+		fmt.Fprint(w, "done")
+	}))
+	t.Cleanup(app.Close)
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
+	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=1s")
+	command := func(args ...string) (string, int) {
+		cmd := exec.Command(p.cmd.Path, args...)
+		cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
+		out, _ := cmd.CombinedOutput() // the exit code tells
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, code := command("status", "--ready"); code != exitDone || out != "ok\n" {
+		t.Errorf("status --ready: %d %q", code, out)
+	}
+	slow := make(chan string)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}}
+	go func() {
+		res, err := client.Get("https://" + p.gate + "/slow")
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		slow <- string(b)
+	}()
+	<-begun
+	if out, code := command("status"); code != exitDone || !strings.Contains(out, "gate main: "+p.gate) || !strings.Contains(out, "1 connections, 1 requests") ||
+		!strings.Contains(out, "certificates: generation") || !strings.Contains(out, "rule: anyone") {
+		t.Errorf("status: %d\n%s", code, out)
+	}
+	l := startLoad(p, ca)
+	drained := make(chan int)
+	go func() { _, code := command("drain"); drained <- code }()
+	for { // until it is known that it leaves
+		if out, code := command("status", "--ready"); code == exitFailed && strings.Contains(out, "draining") {
+			break
+		}
+	}
+	l.end(t) // the clients go elsewhere while the listeners are still open
+	if code := <-drained; code != exitDone {
+		t.Errorf("drain ended with %d", code)
+	}
+	if c, err := net.Dial("tcp", p.gate); err == nil {
+		_ = c.Close()
+		t.Error("the listener is open after the drain")
+	}
+	close(finish)
+	if got := <-slow; got != "done" {
+		t.Errorf("the request in flight got %q", got)
+	}
+	if err := <-p.ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	p.ended <- nil
+	if out, code := command("status"); code != exitFailed || !strings.Contains(out, "no sidegate answers") {
+		t.Errorf("status of nobody: %d %s", code, out)
+	}
+}
+
+// The application is gone and nothing is in flight: nobody waits.
+func TestNothingToDrain(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
+	p := start(t, "http://"+freeAddr(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
+	p.stop()
+}
+
+// Two signals skip the delay.
+func TestSecondSignal(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
+	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	for {
+		res, err := http.Get("http://" + p.admin + "/readyz")
+		try(t, err)
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+	}
+	select {
+	case err := <-p.ended:
+		t.Errorf("the first signal ended it: %v", err)
+		p.ended <- err
+	default:
+	}
+	p.stop()
 }
 
 // The demo's curl lines do what they say.

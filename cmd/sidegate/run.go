@@ -37,6 +37,8 @@ func commands() []command {
 	return []command{
 		{"serve", runServe},
 		{"check", runCheck},
+		{"status", runStatus},
+		{"drain", runDrain},
 		{"passwd", runPasswd},
 		{"demo", runDemo},
 		{"version", runVersion},

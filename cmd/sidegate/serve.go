@@ -42,9 +42,12 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	metrics := admin.NewMetrics(version())
 	metrics.Watch(a.loaded)
 	proxy := &tlsproxy.Proxy{
-		Gates: a.gates, Log: log, Metrics: metrics, DrainTimeout: time.Duration(c.DrainTimeout),
+		Gates: a.gates, Log: log, Metrics: metrics, DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
-	server := &admin.Server{Started: started(proxy), Ready: ready(ctx, proxy, a), Metrics: metrics.Registry, Log: log}
+	server := &admin.Server{
+		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,
+		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain,
+	}
 	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
 
 	return runAll(ctx, c, a, proxy, server, watcher)
@@ -80,7 +83,8 @@ func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, 
 		g.Go(func() error { return a.reload.Run(rest, changed) })
 	}
 	g.Go(func() error { return watcher.Run(rest) })
-	g.Go(func() error { return kickOnHangup(rest, watcher) })
+	g.Go(func() error { return onSignal(rest, watcher.Kick, syscall.SIGHUP) })
+	g.Go(func() error { return hurryOnSecondSignal(ctx, rest, proxy) })
 	return g.Wait()
 }
 
@@ -93,26 +97,37 @@ func started(p *tlsproxy.Proxy) func() error {
 	}
 }
 
-func ready(ctx context.Context, p *tlsproxy.Proxy, a *assembly) func() error {
+func ready(p *tlsproxy.Proxy, a *assembly) func() error {
 	return func() error {
-		if ctx.Err() != nil {
+		if p.Draining() {
 			return errors.New("draining")
 		}
 		return errors.Join(started(p)(), a.ready())
 	}
 }
 
-// kickOnHangup reloads on SIGHUP, as operators of other servers expect.
-func kickOnHangup(ctx context.Context, w *watch.Watcher) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+// onSignal calls do at each of the signals, until ctx ends.
+func onSignal(ctx context.Context, do func(), signals ...os.Signal) error {
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, signals...)
+	defer signal.Stop(received)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hangup:
-			w.Kick()
+		case <-received:
+			do()
 		}
+	}
+}
+
+// hurryOnSecondSignal skips the drain's delay for who asks twice. The first
+// signal ended ctx.
+func hurryOnSecondSignal(ctx, rest context.Context, p *tlsproxy.Proxy) error {
+	select {
+	case <-ctx.Done():
+		return onSignal(rest, p.Hurry, os.Interrupt, syscall.SIGTERM)
+	case <-rest.Done():
+		return nil
 	}
 }

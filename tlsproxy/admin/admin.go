@@ -1,19 +1,23 @@
 // Package admin is the plaintext port for probes and Prometheus. It tells
-// nothing that must stay secret and changes nothing.
+// nothing that must stay secret.
 //
 //	/startupz  material is loaded and every gate listens
 //	/readyz    that, and the certificate in service is valid; the body says what is missing
 //	/healthz   the process answers
 //	/metrics   Prometheus text
+//	/status    what is in service, as JSON; from loopback only
+//	/drain     POST: leave, answered when the listeners are closed; from loopback only
 package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +29,8 @@ type Server struct {
 	Started func() error // nil error: started
 	Ready   func() error // nil error: ready
 	Metrics *prometheus.Registry
+	Status  func() any                // what /status tells, made JSON
+	Drain   func(ctx context.Context) // begins a drain and waits until listeners are closed
 	Log     *slog.Logger
 }
 
@@ -53,7 +59,39 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", probe(s.Ready))
 	mux.HandleFunc("GET /healthz", probe(func() error { return nil }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /status", loopbackOnly(s.status))
+	mux.HandleFunc("POST /drain", loopbackOnly(s.drain))
 	return mux
+}
+
+// loopbackOnly hides a path from everyone but the pod itself.
+func loopbackOnly(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !from.Addr().Unmap().IsLoopback() {
+			http.NotFound(w, r)
+			return
+		}
+		h(w, r)
+	}
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(s.Status()); err != nil {
+		s.Log.Debug("status", "err", err)
+	}
+}
+
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
+	// The delay may be longer than other answers may take. An error means
+	// that there was no deadline.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	s.Drain(r.Context())
+	fmt.Fprintln(w, "draining")
 }
 
 // probe answers 200 "ok", or 503 with what is missing.

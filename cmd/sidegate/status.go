@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"sidegate/certs"
+	"sidegate/certs/reload"
+	"sidegate/tlsproxy"
+)
+
+// statusReport is what sidegate status tells.
+type statusReport struct {
+	Version      string                `json:"version"`
+	Draining     bool                  `json:"draining"`
+	Gates        []tlsproxy.GateStatus `json:"gates"`
+	Loaded       []reload.Status       `json:"loaded"`
+	Certificates []certs.Certificate   `json:"certificates"`
+	Warnings     []string              `json:"warnings,omitempty"`
+	Rule         string                `json:"rule"`
+}
+
+func statusOf(p *tlsproxy.Proxy, a *assembly) statusReport {
+	r := statusReport{Version: version(), Draining: p.Draining(), Gates: p.Status(), Rule: a.policy.String()}
+	for _, s := range a.stores {
+		st := s.Status()
+		r.Loaded = append(r.Loaded, st.Status)
+		r.Certificates = append(r.Certificates, st.Certificates...)
+		r.Warnings = append(r.Warnings, st.Warnings...)
+	}
+	if a.reload != nil {
+		r.Loaded = append(r.Loaded, a.reload.Status())
+	}
+	return r
+}
+
+// runStatus asks the running process beside it. The image has no curl.
+func runStatus(ctx context.Context, p *program) error {
+	path := "/status"
+	for _, arg := range p.args {
+		if arg != "--ready" {
+			return usagef("status: unknown argument %q%s", arg, didYouMean(arg, []string{"--ready"}))
+		}
+		path = "/readyz"
+	}
+	body, err := askAdmin(ctx, p, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	if path == "/status" {
+		return printStatus(p.stdout, body)
+	}
+	_, err = p.stdout.Write(body)
+	return err
+}
+
+func printStatus(w io.Writer, body []byte) error {
+	var r statusReport
+	if err := json.Unmarshal(body, &r); err != nil {
+		return fmt.Errorf("read status: %w", err)
+	}
+	fmt.Fprintf(w, "sidegate %s\n", r.Version)
+	if r.Draining {
+		fmt.Fprintln(w, "draining")
+	}
+	for _, g := range r.Gates {
+		fmt.Fprintf(w, "gate %s: %s -> %s, %d connections, %d requests, %d upgraded\n", g.Name, g.Listen, g.Upstream, g.Connections, g.Requests, g.Upgraded)
+	}
+	for _, l := range r.Loaded {
+		state := "ok"
+		if !l.OK {
+			state = "last good stays: " + l.Err
+		}
+		fmt.Fprintf(w, "%s: generation %s, last loaded %s, %s\n", l.What, l.Generation, l.LastSuccess.UTC().Format(time.RFC3339), state)
+	}
+	for _, c := range r.Certificates {
+		fmt.Fprintf(w, "%s %s: %s, serial %s, ends %s\n", c.Use, c.Name, c.Subject, c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintln(w, "warning:", warning)
+	}
+	_, err := fmt.Fprintln(w, "rule:", r.Rule)
+	return err
+}
+
+// runDrain begins the drain of the running process and returns when it takes
+// no connections any more: as a preStop hook it holds SIGTERM back that long.
+func runDrain(ctx context.Context, p *program) error {
+	if err := noArguments(p, "drain"); err != nil {
+		return err
+	}
+	body, err := askAdmin(ctx, p, http.MethodPost, "/drain")
+	if err != nil {
+		return err
+	}
+	_, err = p.stdout.Write(body)
+	return err
+}
+
+// askAdmin asks the admin port of the process that has the same configuration.
+func askAdmin(ctx context.Context, p *program, method, path string) ([]byte, error) {
+	c, err := parseConfig(p.environ)
+	if err != nil {
+		return nil, usageError{listed("configuration", err)}
+	}
+	if c.Admin == none {
+		return nil, usagef("SIDEGATE_ADMIN is none, so nobody can be asked")
+	}
+	_, port, err := net.SplitHostPort(c.Admin)
+	if err != nil {
+		return nil, usagef("SIDEGATE_ADMIN: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort("localhost", port)+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
+	res, err := client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("no sidegate answers on port %s: %w", port, err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, errors.New(strings.TrimSpace(string(body)))
+	}
+	return body, nil
+}

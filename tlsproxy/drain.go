@@ -1,0 +1,140 @@
+package tlsproxy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// drain is how a proxy ends: it says that it leaves, keeps its listeners open
+// while that spreads, closes them, and lets what is in flight finish.
+type drain struct {
+	begun   atomic.Bool
+	begin   func() // idempotent, as are the next two
+	hurry   func()
+	close   func()
+	began   chan struct{} // closed by begin
+	hurried chan struct{} // closed by hurry
+	closed  chan struct{} // closed by close, when no listener takes connections any more
+}
+
+func newDrain() *drain {
+	d := &drain{began: make(chan struct{}), hurried: make(chan struct{}), closed: make(chan struct{})}
+	d.begin = sync.OnceFunc(func() { d.begun.Store(true); close(d.began) })
+	d.hurry = sync.OnceFunc(func() { close(d.hurried) })
+	d.close = sync.OnceFunc(func() { close(d.closed) })
+	return d
+}
+
+// wait returns when the listeners shall close: the delay after the drain
+// began, earlier when it is hurried, or when ctx ends.
+func (d *drain) wait(ctx context.Context, delay time.Duration) {
+	select {
+	case <-d.began:
+	case <-ctx.Done():
+		return
+	}
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-d.hurried:
+	case <-ctx.Done():
+	}
+}
+
+func (p *Proxy) drain() *drain {
+	p.drainOnce.Do(func() { p.drainState = newDrain() })
+	return p.drainState
+}
+
+// Drain makes the proxy leave as the end of Run's ctx does, and returns when
+// no listener takes connections any more, or when ctx ends. It may be called
+// several times.
+func (p *Proxy) Drain(ctx context.Context) {
+	d := p.drain()
+	d.begin()
+	select {
+	case <-d.closed:
+	case <-ctx.Done():
+	}
+}
+
+// Hurry skips what is left of the delay of a drain.
+func (p *Proxy) Hurry() { p.drain().hurry() }
+
+// Draining reports whether the proxy is leaving.
+func (p *Proxy) Draining() bool { return p.drain().begun.Load() }
+
+// terminate is what the end of Run's ctx means. A drain that began before has
+// had its time; and nobody waits for an application that has gone.
+func (p *Proxy) terminate(gates []*gate) {
+	d := p.drain()
+	if d.begun.Load() || allIdle(gates) {
+		d.hurry()
+	}
+	d.begin()
+}
+
+// allIdle reports whether nothing is in flight and no application answers.
+func allIdle(gates []*gate) bool {
+	for _, g := range gates {
+		if g.live.count().Requests > 0 || g.upstreamAnswers() {
+			return false
+		}
+	}
+	return true
+}
+
+// upstreamAnswers reports whether the application accepts a connection.
+func (g *gate) upstreamAnswers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := dialer{upstream: g.Upstream, timeout: time.Second}.dial(ctx, "", "")
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // it was only asked whether it is there
+	return true
+}
+
+// GateStatus is the state of one gate.
+type GateStatus struct {
+	Name     string `json:"name"`
+	Listen   string `json:"listen"`
+	Upstream string `json:"upstream"`
+	LiveCount
+}
+
+// LiveCount is what is alive at a gate.
+type LiveCount struct {
+	Connections int `json:"connections"` // past their handshake
+	Requests    int `json:"requests"`    // in flight, upgraded ones among them
+	Upgraded    int `json:"upgraded"`
+}
+
+// Status returns the state of every gate, in the order of Gates. It is empty
+// until Run has bound the listeners.
+func (p *Proxy) Status() []GateStatus {
+	gates := p.gates.Load()
+	if gates == nil {
+		return nil
+	}
+	var list []GateStatus
+	for _, g := range *gates {
+		list = append(list, GateStatus{g.Name, g.Listen.String(), g.Upstream.Address.String(), g.live.count()})
+	}
+	return list
+}
+
+// count counts what is alive.
+func (l *live) count() LiveCount {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := LiveCount{Connections: len(l.conns), Upgraded: len(l.upgradedLocked())}
+	for c := range l.conns {
+		n.Requests += int(c.active.Load())
+	}
+	return n
+}
