@@ -2,51 +2,157 @@ package policy_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
-	"net/url"
+	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
 	"sidegate/policy"
 )
 
-func peer(t testing.TB, cn string, dns []string, uris ...string) *policy.Peer {
+// Kinds of GeneralName, RFC 5280, 4.2.1.6.
+const (
+	otherName = 0
+	rfc822    = 1
+	dnsName   = 2
+	uri       = 6
+)
+
+func san(kind int, value string) asn1.RawValue {
+	return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: kind, IsCompound: kind == otherName, Bytes: []byte(value)}
+}
+
+// parsePeer makes a certificate of exactly these names, reads it as a
+// handshake does and says who it proves. err is crypto/x509's.
+func parsePeer(t testing.TB, subject pkix.RDNSequence, names ...asn1.RawValue) (*policy.Peer, error) {
 	t.Helper()
-	c := &x509.Certificate{Subject: pkix.Name{CommonName: cn, Organization: []string{"system:masters"}}, DNSNames: dns}
-	for _, s := range uris {
-		u, err := url.Parse(s)
+	rawSubject, err := asn1.Marshal(subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(0xab), RawSubject: rawSubject}
+	if len(names) > 0 {
+		value, err := asn1.Marshal(names)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.URIs = append(c.URIs, u)
+		template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}}
 	}
-	return policy.NewPeer(c)
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return policy.NewPeer(leaf), nil
 }
 
-// SPI-01, SPI-02: what is no SPIFFE ID gives none.
+func mustPeer(t testing.TB, subject pkix.RDNSequence, names ...asn1.RawValue) *policy.Peer {
+	t.Helper()
+	p, err := parsePeer(t, subject, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// dn is a subject of attributes in the order in which they are signed.
+func dn(attributes ...string) (name pkix.RDNSequence) {
+	kinds := map[string]int{"CN": 3, "C": 6, "L": 7, "ST": 8, "O": 10, "OU": 11}
+	for _, a := range attributes {
+		kind, value, _ := strings.Cut(a, "=")
+		name = append(name, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, kinds[kind]}, Value: value}})
+	}
+	return name
+}
+
+func peer(t testing.TB, cn string, dns []string, uris ...string) *policy.Peer {
+	t.Helper()
+	var names []asn1.RawValue
+	for _, s := range dns {
+		names = append(names, san(dnsName, s))
+	}
+	for _, s := range uris {
+		names = append(names, san(uri, s))
+	}
+	return mustPeer(t, dn("O=system:masters", "CN="+cn), names...)
+}
+
 func TestPeerID(t *testing.T) {
 	const good = "spiffe://td.example/ns/a"
-	if id := peer(t, "", nil, good).ID.String(); id != good {
-		t.Errorf("got %q, want %q", id, good)
+	cases := []struct {
+		name string
+		uris []string
+		want string
+	}{
+		{"one ID", []string{good}, good},
+		{"SPI-01 none", nil, ""},
+		{"SPI-01 two", []string{good, "https://x.example"}, ""},
+		{"SPI-01 the same twice", []string{good, good}, ""},
+		{"SPI-02 no path", []string{"spiffe://td.example"}, ""},
+		{"SPI-02 a slash only", []string{"spiffe://td.example/"}, ""},
+		{"SPI-02 trailing slash", []string{good + "/"}, ""},
+		{"SPI-02 empty segment", []string{"spiffe://td.example//a"}, ""},
+		{"SPI-02 dot", []string{"spiffe://td.example/./a"}, ""},
+		{"SPI-02 dot dot", []string{"spiffe://td.example/../a"}, ""},
+		{"SPI-02 query", []string{good + "?q"}, ""},
+		{"SPI-02 empty query", []string{good + "?"}, ""},
+		{"SPI-02 fragment", []string{good + "#f"}, ""},
+		{"SPI-02 empty fragment, which net/url drops", []string{good + "#"}, ""},
+		{"SPI-02 userinfo", []string{"spiffe://user@td.example/a"}, ""},
+		{"SPI-02 empty userinfo", []string{"spiffe://@td.example/a"}, ""},
+		{"SPI-02 port", []string{"spiffe://td.example:80/a"}, ""},
+		{"SPI-02 empty port", []string{"spiffe://td.example:/a"}, ""},
+		{"SPI-02 upper-case trust domain", []string{"spiffe://TD.example/a"}, ""},
+		{"SPI-02 upper-case scheme, which net/url lowers", []string{"SPIFFE://td.example/a"}, ""},
+		{"SPI-02 percent-escape", []string{"spiffe://td.example/%61"}, ""},
+		{"SPI-02 escaped slash", []string{"spiffe://td.example/a%2fb"}, ""},
+		{"another scheme", []string{"https://td.example/a"}, ""},
+		{"no trust domain", []string{"spiffe:///a"}, ""},
 	}
-	if p := peer(t, "", nil, good, "https://x.example"); !p.ID.IsZero() {
-		t.Errorf("two URI SANs give %s", p.ID)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var names []asn1.RawValue
+			for _, s := range c.uris {
+				names = append(names, san(uri, s))
+			}
+			p, err := parsePeer(t, dn("CN=x"), names...)
+			if err != nil { // crypto/x509 refuses the certificate whole, which is as good
+				if c.want != "" {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got := p.ID.String(); got != c.want {
+				t.Errorf("%q: got the ID %q, want %q", c.uris, got, c.want)
+			}
+			if !slices.Equal(p.URIs, c.uris) {
+				t.Errorf("got the URIs %q, want %q", p.URIs, c.uris)
+			}
+		})
 	}
-	for _, s := range []string{
-		"spiffe://td.example", "spiffe://td.example/", "spiffe://td.example/a/", "spiffe://td.example//a",
-		"spiffe://td.example/./a", "spiffe://td.example/../a", "spiffe://td.example/a?q", "spiffe://td.example/a?",
-		"spiffe://td.example/a#f", "spiffe://user@td.example/a", "spiffe://td.example:80/a", "spiffe://TD.example/a",
-		"spiffe://td.example/%61", "https://td.example/a", "spiffe:///a",
-	} {
-		u, err := url.Parse(s)
-		if err != nil {
-			continue
-		}
-		if p := policy.NewPeer(&x509.Certificate{URIs: []*url.URL{u}}); !p.ID.IsZero() {
-			t.Errorf("%s gives the ID %s", s, p.ID)
-		}
+}
+
+// Facts of a certificate arrive as they were signed.
+func TestNewPeer(t *testing.T) {
+	p := mustPeer(t, dn("C=CH", "ST=Bern", "L=Thun", "O=A, B", "OU=web", "CN=x"), san(dnsName, "A.Example."), san(rfc822, "a@b.example"))
+	// As printed by openssl x509 -noout -subject -nameopt RFC2253.
+	if got, want := p.Subject, `CN=x,OU=web,O=A\, B,L=Thun,ST=Bern,C=CH`; got != want {
+		t.Errorf("subject %q, want %q", got, want)
+	}
+	if p.Issuer != p.Subject { // self-signed
+		t.Errorf("issuer %q, want %q", p.Issuer, p.Subject)
+	}
+	if p.Serial != "ab" || p.CommonName != "" || !slices.Equal(p.DNSNames, []string{"a.example"}) || !slices.Equal(p.Emails, []string{"a@b.example"}) {
+		t.Errorf("got %+v", p)
 	}
 }
 
@@ -84,14 +190,23 @@ func TestPeerPrincipals(t *testing.T) {
 		{"dns", "dns:a.example", peer(t, "", []string{"A.example"}), true},
 		{"dns wildcard", "dns:*.example", peer(t, "", []string{"a.example"}), true},
 		{"dns wildcard covers one label", "dns:*.example", peer(t, "", []string{"a.b.example"}), false},
+		{"dns wildcard covers no parent", "dns:*.example", peer(t, "", []string{"example"}), false},
+		{"dns wildcard of another parent", "dns:*.example", peer(t, "", []string{"a.other"}), false},
+		{"a wildcard SAN is nobody", "dns:*.example", peer(t, "", []string{"*.example"}), false},
 		{"dns suffix", "dns:a.example", peer(t, "", []string{"xa.example"}), false},
 		{"TLS-12 dns and a CN", "dns:a.example", peer(t, "a.example", nil), false},
 		{"TLS-12 cn without SAN", "cn:a.example", peer(t, "a.example", nil), true},
 		{"TLS-12 cn with a SAN", "cn:a.example", peer(t, "a.example", []string{"b.example"}), false},
+		{"TLS-12 cn with a URI", "cn:x", peer(t, "x", nil, "spiffe://td.example/a"), false},
+		{"TLS-12 cn with a SAN that Go passes over", "cn:x", mustPeer(t, dn("CN=x"), san(otherName, "\x06\x03\x2a\x03\x04\xa0\x03\x0c\x01y")), false},
+		{"TLS-12 another cn", "cn:b.example", peer(t, "a.example", nil), false},
 		{"TLS-13 O is no group", "group:system:masters", peer(t, "x", nil), false},
 		{"TLS-13 nor a user's", "user:x", peer(t, "x", nil), false},
 		{"subject", "subject:CN=x,O=system:masters", peer(t, "x", nil), true},
 		{"subject in part", "subject:CN=x", peer(t, "x", nil), false},
+		{"subject with one CN more", "subject:CN=x", mustPeer(t, dn("CN=y", "CN=x")), false},
+		{"subject in its order", "subject:CN=x,OU=b,O=a", mustPeer(t, dn("O=a", "OU=b", "CN=x")), true},
+		{"uri of another", "uri:https://x.example/a", peer(t, "", nil, "https://x.example/b"), false},
 		{"uri", "uri:https://x.example/a", peer(t, "", nil, "https://x.example/a"), true},
 		{"any-peer", "any-peer", peer(t, "x", nil), true},
 		{"any-peer and none", "any-peer", nil, false},
@@ -107,6 +222,7 @@ func TestPeerPrincipals(t *testing.T) {
 	}
 }
 
+// OIDC-13, OIDC-14 for the addresses; the rest is whose name a name is.
 func TestUserPrincipals(t *testing.T) {
 	local := func(name string) *policy.User { return &policy.User{Method: "local", Name: name} }
 	mail := func(s string) *policy.User { return &policy.User{Method: "oidc", Name: "x", Email: s} }
@@ -135,7 +251,20 @@ func TestUserPrincipals(t *testing.T) {
 		{"email:*@company.com", mail("a@company.com."), false},
 		{"email:*@company.com", mail("a@sub.company.com"), false},
 		{"email:*@company.com", mail("a@ⅽompany.com"), false}, // a Roman numeral
-		{"email:*@company.com", mail(""), false},
+		{"email:*@company.com", mail("a@company.com\n"), false},
+		{"email:*@company.com", mail("a\t@company.com"), false},
+		{"email:*@company.com", mail("a(x)@company.com"), false},
+		{"email:*@company.com", mail("@company.com"), false},
+		{"email:*@company.com", mail("company.com"), false},
+		{"email:*@company.com", mail("a@evilcompany.com"), false},
+		{"email:*@COMPANY.com", mail("a@company.com"), true},
+		{"email:a@company.com", mail("A@company.com"), false}, // RFC 5321: only the domain's case is nothing
+		{"email:a@company.com", mail("b@company.com"), false},
+		{"email:a@company.com", mail(""), false},   // OIDC-14
+		{"email:*@company.com", mail(""), false},   // OIDC-14
+		{"issuer:https://idp", local("x"), false},  // a user without an issuer
+		{"user:local/alice", local("alice"), true}, // the long form of the same
+		{"group:corp//ops", &policy.User{Method: "corp", Groups: []string{"/ops"}}, true},
 	}
 	for _, c := range cases {
 		if got := decide(t, c.principal, policy.Identity{User: c.user}); got != c.want {
@@ -167,6 +296,23 @@ func TestBadPrincipals(t *testing.T) {
 		"email:company.com":        "not an address",
 		"email:a*@company.com":     "not an address",
 		"serviceaccount:ns":        "NAMESPACE/NAME",
+		"serviceaccount:a:b/c":     "NAMESPACE/NAME",
+		"serviceaccount:ns/a/b":    "NAMESPACE/NAME",
+		"serviceaccount:ns/*":      "NAMESPACE/NAME",
+		"user:ldap/*":              "can't be a pattern",
+		"group:op*":                "can't be a pattern",
+		"user:/alice":              "lacks a method",
+		"user:ldap/":               "lacks a method",
+		"dns:a.*":                  "not a DNS name",
+		"dns:a*.example":           "not a DNS name",
+		"dns:*.":                   "not a DNS name",
+		"dns:.":                    "not a DNS name",
+		"dns:a..b":                 "not a DNS name",
+		"dns:bücher.example":       "not a DNS name",
+		"email:*@company.com.":     "not an address",
+		"email:*@bücher.example":   "xn--",
+		"email:*@*.company.com":    "not an address",
+		"email:a@b@company.com":    "not an address",
 	} {
 		_, err := policy.NewAllow([]string{principal}, []string{"local"})
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -226,6 +372,64 @@ func TestDecide(t *testing.T) {
 	}
 	if _, err := policy.NewDefault([]policy.GateKind{{Name: "m"}}, nil); err == nil {
 		t.Error("nothing that authenticates was accepted")
+	}
+}
+
+func TestNewAllowReportsAllProblems(t *testing.T) {
+	p, err := policy.NewAllow([]string{"usr:a", "user:alice", "spiffe://*/a"}, nil)
+	if p != nil || err == nil || !strings.Contains(err.Error(), "usr:a") || !strings.Contains(err.Error(), "spiffe://*/a") {
+		t.Errorf("got %v, %v, want no policy and both problems", p, err)
+	}
+	if p, err := policy.NewAllow(nil, nil); p != nil || err == nil {
+		t.Errorf("nobody at all: %v, %v", p, err)
+	}
+	p, err = policy.NewDefault([]policy.GateKind{{Name: "a"}, {Name: "b", CertAsked: true}}, nil)
+	if p != nil || err == nil || !strings.Contains(err.Error(), "gate a") || !strings.Contains(err.Error(), "gate b") {
+		t.Errorf("got %v, %v, want no policy and both gates", p, err)
+	}
+}
+
+func TestString(t *testing.T) {
+	p, err := policy.NewAllow([]string{"user:alice", "any-peer"}, []string{"local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.String(), "user:alice or peer any"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	p, err = policy.NewDefault([]policy.GateKind{{Name: "main"}, {Name: "api", CertAsked: true, CertRequired: true}}, []string{"local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.String(), "gate main: authenticated; gate api: peer any and authenticated"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	cases := []struct {
+		name       string
+		principals []string
+		methods    []string
+		want       []string // a part of each
+	}{
+		{"none", []string{"user:alice", "any-peer"}, []string{"local"}, nil},
+		{"anyone alone is on purpose", []string{"anyone"}, nil, nil},
+		{"anyone beside others", []string{"user:alice", "anyone"}, []string{"local"}, []string{"anyone"}},
+		{"a method that is not there", []string{"user:ldap/x", "group:ldap/y", "user:alice"}, []string{"local"}, []string{"user:ldap/x", "group:ldap/y"}},
+		{"no method at all", []string{"authenticated", "any-peer"}, nil, []string{"authenticated"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := policy.NewAllow(c.principals, c.methods)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := p.Warnings()
+			if !slices.EqualFunc(got, c.want, strings.Contains) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

@@ -182,19 +182,22 @@ func parseUser(s string) (userPrincipal, error) {
 		return userPrincipal{}, fmt.Errorf("%q names nobody in particular; say authenticated for every user", s)
 	}
 	p := userPrincipal{text: s}
-	var err error
 	switch form {
-	case "user":
-		var name string
-		p.method, name, err = ofMethod(s, value)
-		p.match = func(u *User) bool { return u.Method == p.method && u.Name == name }
-	case "group":
-		var group string
-		p.method, group, err = ofMethod(s, value)
-		p.match = func(u *User) bool { return u.Method == p.method && slices.Contains(u.Groups, group) }
+	case "user", "group":
+		method, name, err := ofMethod(s, value)
+		if err != nil {
+			return p, err
+		}
+		p.method = method
+		p.match = func(u *User) bool { return u.Method == method && u.Name == name }
+		if form == "group" {
+			p.match = func(u *User) bool { return u.Method == method && slices.Contains(u.Groups, name) }
+		}
 	case "email":
-		var match func(string) bool
-		match, err = address(value)
+		match, err := address(value)
+		if err != nil {
+			return p, err
+		}
 		p.match = func(u *User) bool { return match(u.Email) }
 	case "serviceaccount":
 		namespace, name, _ := strings.Cut(value, "/")
@@ -209,7 +212,7 @@ func parseUser(s string) (userPrincipal, error) {
 	default:
 		return p, unknownForm(s, userForms)
 	}
-	return p, err
+	return p, nil
 }
 
 // ofMethod splits METHOD/NAME; a name alone belongs to the user file.
