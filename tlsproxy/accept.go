@@ -1,6 +1,7 @@
 package tlsproxy
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,39 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// budget is what connections of all gates share.
-type budget struct {
-	Limits
-	connections slots
-	handshakes  slots
-}
-
-func newBudget(l Limits) *budget {
-	return &budget{Limits: l, connections: slots{max: int64(l.Connections)}, handshakes: slots{max: int64(l.Handshakes)}}
-}
-
-// slots is a counter with a limit.
-type slots struct {
-	max, used int64
-	mu        sync.Mutex
-}
-
-func (s *slots) take() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used >= s.max {
-		return false
-	}
-	s.used++
-	return true
-}
-
-func (s *slots) give() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used--
-}
 
 // gate is a Gate at work.
 type gate struct {
@@ -204,47 +172,54 @@ func (g *gate) accept(ctx context.Context, next *handover) error {
 // admit applies the limits and starts the handshake.
 func (g *gate) admit(c net.Conn, next *handover) {
 	if !g.budget.connections.take() {
-		g.shed(c, "connections")
+		_ = c.Close()
+		g.shed(c.RemoteAddr().String(), "connections")
 		return
 	}
-	if !g.budget.handshakes.take() {
-		g.budget.connections.give()
-		g.shed(c, "handshakes")
-		return
+	under := g.newConn(c)
+	place, oldest := g.budget.handshakes.enter(under)
+	if oldest != nil {
+		oldest.shed.Store(true)
+		_ = oldest.Close()
 	}
+	g.pending.Go(func() {
+		if done, ok := g.handshake(under, place); ok {
+			next.give(done)
+		}
+	})
+}
+
+// newConn wraps a connection that has a place in the limits.
+func (g *gate) newConn(c net.Conn) *conn {
 	var under *conn
 	under = newConn(c, func() {
 		g.budget.connections.give()
 		g.live.remove(under)
 		g.metrics.Connections(-1)
 	})
+	under.writeIdle = g.budget.BodyIdle
 	g.metrics.Connections(+1)
-	g.pending.Go(func() {
-		if done, ok := g.handshake(under); ok {
-			next.give(done)
-		}
-	})
+	return under
 }
 
-// shed closes a connection that is one too many.
-func (g *gate) shed(c net.Conn, limit string) {
-	_ = c.Close()
+// shed counts a connection that was one too many.
+func (g *gate) shed(remote, limit string) {
 	g.metrics.Handshake("shed_" + limit)
 	if g.noise.allow(time.Now()) {
-		g.log.Warn("connection shed", "reason", limit, "remote", c.RemoteAddr().String())
+		g.log.Warn("connection shed", "reason", limit, "remote", remote)
 	}
 }
 
 // handshake runs TLS and registers the connection before anything is decided
 // about it. It gives the handshake's place back, and returns false when the
 // connection has ended.
-func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
+func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 	generation := g.generation()
 	c := tls.Server(under, g.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), g.budget.Handshake)
 	defer cancel()
 	err := c.HandshakeContext(ctx)
-	g.budget.handshakes.give()
+	g.budget.handshakes.leave(place)
 	if err != nil {
 		g.handshakeFailed(under, ctx, err)
 		_ = under.Close()
@@ -262,6 +237,10 @@ func (g *gate) handshake(under *conn) (*tls.Conn, bool) {
 }
 
 func (g *gate) handshakeFailed(c *conn, ctx context.Context, err error) {
+	if c.shed.Load() {
+		g.shed(c.remoteText, "handshakes")
+		return
+	}
 	reason := handshakeReason(err, c.received.Load())
 	if ctx.Err() != nil {
 		reason = reasonTimeout

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -28,9 +29,12 @@ type conn struct {
 	chain      []*x509.Certificate // as the client sent it; empty: none
 	tls        *tls.Conn           // above this one
 
-	received  atomic.Int64 // bytes from the client, TLS included
-	upgraded  atomic.Bool  // it was handed over to another protocol
-	active    atomic.Int64 // requests in flight
+	received  atomic.Int64  // bytes from the client, TLS included
+	shed      atomic.Bool   // it gave way to another handshake
+	writeIdle time.Duration // how long a write may wait for the client
+	writeEnd  atomic.Int64  // unix nanoseconds: the write deadline that is set
+	upgraded  atomic.Bool   // it was handed over to another protocol
+	active    atomic.Int64  // requests in flight
 	ended     atomic.Pointer[policy.Reason]
 	expiry    atomic.Pointer[time.Timer] // ends the connection with the peer's certificate
 	closeOnce sync.Once
@@ -64,6 +68,41 @@ func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.received.Add(int64(n))
 	return n, err
+}
+
+// Write lets a client that takes nothing hold the connection for writeIdle at
+// most. The deadline rolls in coarse steps: setting it costs more than the
+// write of a small answer.
+func (c *conn) Write(p []byte) (int, error) {
+	now := time.Now()
+	if end := now.Add(c.writeIdle); c.writeEnd.Load() < end.Add(-c.writeIdle/4).UnixNano() {
+		if err := c.Conn.SetWriteDeadline(end); err != nil {
+			return 0, err
+		}
+		c.writeEnd.Store(end.UnixNano())
+	}
+	return c.Conn.Write(p)
+}
+
+// SetDeadline and SetWriteDeadline are what net/http and crypto/tls use. A
+// deadline that they set is not replaced by Write's.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.keepDeadline(t)
+	return c.Conn.SetDeadline(t)
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.keepDeadline(t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *conn) keepDeadline(t time.Time) {
+	if t.IsZero() {
+		c.writeEnd.Store(0)
+	} else {
+		c.writeEnd.Store(math.MaxInt64)
+	}
 }
 
 // CloseWrite lets crypto/tls and the upgrade path half-close.

@@ -36,6 +36,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
 	x.answer = recorder{ResponseWriter: w, leaving: g.leaving}
+	if r.ProtoMajor >= 2 {
+		x.answer.streamIdle = g.budget.BodyIdle
+	}
 	x.conn.active.Add(1)
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
@@ -98,6 +101,9 @@ func (x *exchange) canonicalise() *denial {
 	case r.Method == http.MethodOptions && r.RequestURI == "*":
 		x.req.Path = "*"
 		return nil
+	}
+	if x.gate.MaxBody > 0 && r.ContentLength > x.gate.MaxBody {
+		return &denial{status: http.StatusRequestEntityTooLarge, reason: bodyTooLarge}
 	}
 	path, err := canonicalPath(r.RequestURI)
 	if err != nil || !forwardable(r) {
@@ -207,9 +213,12 @@ func (x *exchange) finish() {
 type recorder struct {
 	http.ResponseWriter
 	leaving *atomic.Bool
-	status  int
-	denied  int // the HTTP status that a gRPC refusal stands for; 0: none
-	bytes   int64
+	// streamIdle is how long a write of HTTP/2 may wait for the client to open
+	// its window; 0 for HTTP/1.1, where conn.Write sees to it.
+	streamIdle time.Duration
+	status     int
+	denied     int // the HTTP status that a gRPC refusal stands for; 0: none
+	bytes      int64
 }
 
 // Unwrap lets http.ResponseController flush and hijack.
@@ -229,10 +238,18 @@ func (w *recorder) Write(p []byte) (int, error) {
 	if w.status < 200 {
 		w.status = http.StatusOK
 	}
+	if w.streamIdle > 0 && w.bytes+int64(len(p)) > h2Window {
+		// An error means that the stream has ended, which Write will say.
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.streamIdle))
+	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
 }
+
+// h2Window is how much of an answer a client takes without saying so (RFC 9113
+// 6.9.2), and so before it could stall a write.
+const h2Window = 32 << 10
 
 // finalStatus is what the client saw; 499, as nginx logs it, when it saw none.
 func (w *recorder) finalStatus() int {

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sidegate/policy"
@@ -23,6 +21,8 @@ const (
 	upstreamTimeout policy.Reason = "upstream_timeout" // 504
 	clientGone      policy.Reason = "client_gone"      // 499
 	badBody         policy.Reason = "bad_body"         // 400: the client broke its own body off
+	bodyTooLarge    policy.Reason = "body_too_large"   // 413
+	bodyStalled     policy.Reason = "body_stalled"     // 408: it moved no byte for too long
 )
 
 // forwarder sends allowed requests to the application.
@@ -175,7 +175,7 @@ func (x *exchange) forward() {
 	}
 	r := x.in.WithContext(context.WithValue(x.in.Context(), exchangeKey{}, x))
 	if r.Body != nil && r.Body != http.NoBody {
-		x.body = &requestBody{ReadCloser: r.Body, in: x.in}
+		x.body = newRequestBody(x)
 		r.Body = x.body
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
@@ -262,6 +262,10 @@ func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 	d := &denial{status: http.StatusBadGateway, reason: upstreamDown, err: err}
 	var timeout net.Error
 	switch {
+	case x.body != nil && x.body.tooLarge.Load():
+		d.status, d.reason = http.StatusRequestEntityTooLarge, bodyTooLarge
+	case x.body != nil && x.body.stalled.Load():
+		d.status, d.reason = http.StatusRequestTimeout, bodyStalled
 	case x.body != nil && x.body.failed.Load():
 		d.status, d.reason = http.StatusBadRequest, badBody
 	case r.Context().Err() != nil:
@@ -278,28 +282,6 @@ func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
-}
-
-// requestBody passes the client's body on, remembers whether reading it
-// failed, and hands its trailers over.
-type requestBody struct {
-	io.ReadCloser
-	in     *http.Request
-	out    http.Header // trailers to send: the announced names, values pending
-	failed atomic.Bool
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case err == io.EOF:
-		for name := range b.out {
-			b.out[name] = b.in.Trailer[name]
-		}
-	case err != nil && !errors.Is(err, http.ErrBodyReadAfterClose):
-		b.failed.Store(true)
-	}
-	return n, err
 }
 
 // bufferPool lends the buffers through which bodies are copied.

@@ -103,6 +103,8 @@ type Gate struct {
 	// Hosts are the authorities that this gate answers for, without port;
 	// "*.example.org" covers one more label. Anything else is 421. Empty: any.
 	Hosts []string
+	// MaxBody is how many bytes a request's body may have; more is 413. 0: any.
+	MaxBody int64
 	// Headers are the fields that tell the application who is calling.
 	Headers IdentityHeaders
 	// PassAuthorization forwards an Authorization field that proved the user.

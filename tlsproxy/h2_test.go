@@ -2,30 +2,47 @@ package tlsproxy_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2Request sends one HTTP/2 request of exactly these fields and returns its
-// status, or "reset".
-func (w *world) h2Request(t *testing.T, fields [][2]string) string {
+// beginH2 opens an HTTP/2 connection by hand.
+func beginH2(t *testing.T, conn *tls.Conn) *http2.Framer {
 	t.Helper()
-	c := w.config(nil)
-	c.NextProtos = []string{"h2"}
-	conn := w.dial(c)
 	_, err := conn.Write([]byte(http2.ClientPreface))
 	must(t, err)
 	framer := http2.NewFramer(conn, conn)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	must(t, framer.WriteSettings())
+	return framer
+}
+
+// fields encodes header fields; each call stands alone, so the table is not used.
+func fields(t *testing.T, list [][2]string) []byte {
+	t.Helper()
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
-	for _, f := range fields {
-		must(t, enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+	for _, f := range list {
+		must(t, enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1], Sensitive: true}))
 	}
-	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}))
+	return block.Bytes()
+}
+
+// h2Request sends one HTTP/2 request of exactly these fields and returns its
+// status, or "reset".
+func (w *world) h2Request(t *testing.T, list [][2]string) string {
+	t.Helper()
+	c := w.config(nil)
+	c.NextProtos = []string{"h2"}
+	framer := beginH2(t, w.dial(c))
+	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields(t, list), EndHeaders: true, EndStream: true}))
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
@@ -37,5 +54,57 @@ func (w *world) h2Request(t *testing.T, fields [][2]string) string {
 		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
 			return "reset"
 		}
+	}
+}
+
+// OPS-01, OPS-02: floods over one connection leave memory and goroutines as
+// they were, and another client is served meanwhile.
+func TestH2Floods(t *testing.T) {
+	w := newWorld(t, upstream(echo(t).URL), allow("anyone"))
+	request := fields(t, [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/"}})
+	headers := func(f *http2.Framer, i int) error {
+		return f.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: request, EndHeaders: true, EndStream: true})
+	}
+	floods := map[string]func(f *http2.Framer, i int) error{
+		"rapid reset": func(f *http2.Framer, i int) error {
+			return errors.Join(headers(f, i), f.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel))
+		},
+		"settings": func(f *http2.Framer, _ int) error { return f.WriteSettings() },
+		"ping":     func(f *http2.Framer, _ int) error { return f.WritePing(false, [8]byte{}) },
+		"continuation": func(f *http2.Framer, i int) error {
+			if i == 0 {
+				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: request})
+			}
+			return f.WriteContinuation(1, false, fields(t, [][2]string{{"x-flood", strings.Repeat("x", 1000)}}))
+		},
+	}
+	for name, flood := range floods {
+		t.Run(name, func(t *testing.T) {
+			before := runtime.NumGoroutine()
+			c := w.config(nil)
+			c.NextProtos = []string{"h2"}
+			framer := beginH2(t, w.dial(c)) // its answers are not read: the worst kind of client
+			most := 0
+			for i := range 10_000 {
+				if flood(framer, i) != nil {
+					break // it was cut off
+				}
+				if i%1000 == 0 {
+					most = max(most, runtime.NumGoroutine())
+				}
+			}
+			if res := w.get("/"); res.StatusCode != http.StatusOK {
+				t.Errorf("another client got %d", res.StatusCode)
+			}
+			if most > before+1000 {
+				t.Errorf("%d goroutines, %d before", most, before)
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			if m.HeapInuse > 256<<20 {
+				t.Errorf("%d MB of heap", m.HeapInuse>>20)
+			}
+			t.Logf("at most %d goroutines, %d before; %d MB of heap", most, before, m.HeapInuse>>20)
+		})
 	}
 }

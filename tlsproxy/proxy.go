@@ -33,39 +33,6 @@ type Proxy struct {
 	drainState *drain
 }
 
-// Limits bound what clients can hold. A zero field has the default it names.
-type Limits struct {
-	Connections     int           // open at a time, all gates together; 10,000
-	Handshakes      int           // in progress at a time, all gates together; 1,000
-	Handshake       time.Duration // for a whole handshake; 10 s
-	Header          time.Duration // for a request's head; 10 s
-	Idle            time.Duration // between two requests; 120 s
-	HeaderBytes     int           // of a request's head; 64 KiB
-	UpstreamHeader  time.Duration // until the head of the answer, gRPC excepted; 60 s
-	StreamsPerConn  int           // concurrent, of one HTTP/2 connection; 250
-	UpstreamConnect time.Duration // until the upstream accepts; 5 s
-}
-
-func (l Limits) withDefaults() Limits {
-	setZero(&l.Connections, 10_000)
-	setZero(&l.Handshakes, 1_000)
-	setZero(&l.Handshake, 10*time.Second)
-	setZero(&l.Header, 10*time.Second)
-	setZero(&l.Idle, 120*time.Second)
-	setZero(&l.HeaderBytes, 64<<10)
-	setZero(&l.UpstreamHeader, 60*time.Second)
-	setZero(&l.StreamsPerConn, 250)
-	setZero(&l.UpstreamConnect, 5*time.Second)
-	return l
-}
-
-func setZero[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
-
 // Listening reports whether every listener is bound and serving.
 func (p *Proxy) Listening() bool { return p.listening.Load() }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -280,10 +281,10 @@ func TestHandshakeReasons(t *testing.T) {
 	}
 }
 
-// OPS-04, OPS-05 in small: half-open handshakes fill their own budget and
-// are reaped, while an established connection goes on.
+// OPS-05: half-open handshakes fill their own budget and push each other out;
+// established connections and new clients go on.
 func TestHalfOpenHandshakes(t *testing.T) {
-	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 5, Handshake: 500 * time.Millisecond}, upstream(echo(t).URL), allow("anyone"))
+	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 5, Handshake: time.Hour}, upstream(echo(t).URL), allow("anyone"))
 	client := w.client(w.config(nil), "http/1.1")
 	text(t, w.do(client, w.request("GET", "/", nil))) // read to its end, so that the connection is kept
 	for range 20 {
@@ -291,12 +292,67 @@ func TestHalfOpenHandshakes(t *testing.T) {
 		must(t, err)
 		defer c.Close()
 	}
-	w.counted(`reason="shed_handshakes"`)
+	w.counted(`reason="shed_handshakes",result="failed"} 15`)
 	if res := w.do(client, w.request("GET", "/", nil)); res.StatusCode != 200 {
 		t.Errorf("an established connection got %d", res.StatusCode)
 	}
-	w.counted(`reason="timeout",result="failed"} 5`) // reaped: their places are free again
 	if res := w.get("/"); res.StatusCode != 200 {
 		t.Errorf("a new client got %d", res.StatusCode)
 	}
+}
+
+// OPS-04: a thousand each of idle connections, half hellos and header drips
+// are reaped by their deadlines, and a normal client is served meanwhile.
+func TestSlowClients(t *testing.T) {
+	const each = 1000
+	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 500, Handshake: 3 * time.Second, Header: 3 * time.Second}, upstream(echo(t).URL), allow("anyone"))
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for i := range 3 * each {
+		c, err := net.Dial("tcp", w.addr)
+		must(t, err)
+		conns = append(conns, c)
+		switch i % 3 {
+		case 1:
+			_, _ = c.Write([]byte{22, 3, 1, 2, 0, 1}) // it may have been shed by now
+		case 2:
+			conf := w.config(nil)
+			conf.NextProtos = []string{"http/1.1"}
+			s := tls.Client(c, conf)
+			if s.Handshake() == nil {
+				_, _ = io.WriteString(s, "GET / HTTP/1.1\r\nHost: local")
+			}
+		}
+		if i%500 == 0 {
+			if res := w.get("/"); res.StatusCode != 200 {
+				t.Fatalf("after %d: %d", i, res.StatusCode)
+			}
+		}
+	}
+	began := time.Now()
+	if res := w.get("/"); res.StatusCode != 200 {
+		t.Errorf("a normal client got %d", res.StatusCode)
+	}
+	t.Logf("a normal client was served in %s beside %d slow ones", time.Since(began), 3*each)
+	for i, c := range conns { // all are let go
+		must(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("connection %d (kind %d) is still there", i, i%3)
+		}
+	}
+}
+
+// Connections beyond the limit are closed at once and counted.
+func TestConnectionLimit(t *testing.T) {
+	w := newWorldIn(t, tlsproxy.Limits{Connections: 2}, upstream(echo(t).URL), allow("anyone"))
+	w.dial(w.config(nil))
+	w.dial(w.config(nil))
+	if _, err := tls.Dial("tcp", w.addr, w.config(nil)); err == nil {
+		t.Error("a third connection was accepted")
+	}
+	w.counted(`reason="shed_connections",result="failed"} 1`)
 }

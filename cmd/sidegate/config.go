@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,24 +28,33 @@ type Config struct {
 	// SIDEGATE_INGRESS (gate main) and SIDEGATE_INGRESS_<NAME>.
 	Ingress map[string]string
 
-	Admin          string         `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
-	TLS            List           `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
-	TLSNameLoss    Switch         `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
-	ClientCert     clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
-	ClientCA       string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
-	Users          string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
-	Realm          string         `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
-	Allow          List           `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
-	Headers        headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
-	PeerHeaders    peerHeaders    `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
-	TrustedProxies Networks       `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
-	DrainDelay     Delay          `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
-	DrainTimeout   Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
-	AccessLog      accessLog      `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
-	LogLevel       slog.Level     `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
-	LogFormat      logFormat      `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
-	Pod            string         `env:"POD" doc:"name of the pod for the log, from the downward API"`
-	Container      string         `env:"CONTAINER" doc:"name of the container for the log"`
+	Admin            string         `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
+	TLS              List           `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
+	TLSNameLoss      Switch         `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
+	ClientCert       clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
+	ClientCA         string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
+	Users            string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
+	Realm            string         `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
+	Allow            List           `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
+	Headers          headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
+	PeerHeaders      peerHeaders    `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
+	TrustedProxies   Networks       `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
+	DrainDelay       Delay          `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
+	DrainTimeout     Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
+	MaxConnections   Count          `env:"MAX_CONNECTIONS" envDefault:"10000" doc:"open connections, all gates together; more are closed at once"`
+	MaxHandshakes    Count          `env:"MAX_HANDSHAKES" envDefault:"1000" doc:"TLS handshakes in progress; when there are more the oldest gives way"`
+	MaxHeaderBytes   Count          `env:"MAX_HEADER_BYTES" envDefault:"65536" doc:"bytes of a request's head; more is 431"`
+	MaxStreams       Count          `env:"MAX_STREAMS" envDefault:"250" doc:"concurrent requests of one HTTP/2 connection"`
+	HandshakeTimeout Duration       `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" doc:"for a whole TLS handshake"`
+	HeaderTimeout    Duration       `env:"HEADER_TIMEOUT" envDefault:"10s" doc:"for a request's head"`
+	IdleTimeout      Duration       `env:"IDLE_TIMEOUT" envDefault:"2m" doc:"between two requests of a connection"`
+	BodyTimeout      Duration       `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for a body, either way, that moves no byte; one that moves may take for ever"`
+	UpstreamTimeout  Duration       `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
+	AccessLog        accessLog      `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
+	LogLevel         slog.Level     `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	LogFormat        logFormat      `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
+	Pod              string         `env:"POD" doc:"name of the pod for the log, from the downward API"`
+	Container        string         `env:"CONTAINER" doc:"name of the container for the log"`
 }
 
 // defaultIngress is the one gate of a pod that names none.
@@ -205,6 +215,34 @@ func (d *Duration) UnmarshalText(text []byte) error {
 }
 
 func (d Duration) String() string { return time.Duration(d).String() }
+
+// Count is a whole number above zero.
+type Count int
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Count) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseInt(string(text), 10, 32)
+	if err != nil || v <= 0 {
+		return fmt.Errorf("%q is not a whole number above zero", text)
+	}
+	*c = Count(v)
+	return nil
+}
+
+// limits are the limits as tlsproxy takes them.
+func (c *Config) limits() tlsproxy.Limits {
+	return tlsproxy.Limits{
+		Connections:    int(c.MaxConnections),
+		Handshakes:     int(c.MaxHandshakes),
+		HeaderBytes:    int(c.MaxHeaderBytes),
+		StreamsPerConn: int(c.MaxStreams),
+		Handshake:      time.Duration(c.HandshakeTimeout),
+		Header:         time.Duration(c.HeaderTimeout),
+		Idle:           time.Duration(c.IdleTimeout),
+		BodyIdle:       time.Duration(c.BodyTimeout),
+		UpstreamHeader: time.Duration(c.UpstreamTimeout),
+	}
+}
 
 // Delay is a time that may be zero.
 type Delay time.Duration

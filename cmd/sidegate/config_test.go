@@ -35,6 +35,8 @@ func TestParseConfig(t *testing.T) {
 		{"LIB-15 negative", []string{"SIDEGATE_DRAIN_TIMEOUT=-5s"}, "SIDEGATE_DRAIN_TIMEOUT: "},
 		{"LIB-15 negative delay", []string{"SIDEGATE_DRAIN_DELAY=-1s"}, "SIDEGATE_DRAIN_DELAY: "},
 		{"no delay", []string{"SIDEGATE_DRAIN_DELAY=0s"}, ""},
+		{"LIB-15 no count", []string{"SIDEGATE_MAX_CONNECTIONS=many"}, "SIDEGATE_MAX_CONNECTIONS: "},
+		{"LIB-15 zero count", []string{"SIDEGATE_MAX_STREAMS=0"}, "SIDEGATE_MAX_STREAMS: "},
 		{"LIB-15 no unit", []string{"SIDEGATE_DRAIN_TIMEOUT=5"}, "SIDEGATE_DRAIN_TIMEOUT: "},
 		{"LIB-15 network", []string{"SIDEGATE_TRUSTED_PROXIES=10.0.0.0/99"}, "SIDEGATE_TRUSTED_PROXIES: "},
 		{"LIB-15 network with host bits", []string{"SIDEGATE_TRUSTED_PROXIES=10.1.2.3/8"}, "the network is 10.0.0.0/8"},
@@ -110,6 +112,9 @@ func TestParseGate(t *testing.T) {
 		{":8443=http://127.0.0.1:8080?header=Host:user", "needed for the request"},
 		{":8443=http://127.0.0.1:8080?header=X-Forwarded-For:user", "needed for the request"},
 		{":8443=http://127.0.0.1:8080?groups_separator=a", "punctuation"},
+		{":8443=http://127.0.0.1:8080?max_body=10MiB", ""},
+		{":8443=http://127.0.0.1:8080?max_body=10MB", "is not a size"},
+		{":8443=http://127.0.0.1:8080?max_body=0", "is not a size"},
 		{":8443=http://127.0.0.1:8080?a;b", "semicolon"},
 	}
 	c, err := parseConfig(nil)

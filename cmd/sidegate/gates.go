@@ -27,6 +27,7 @@ type gateSpec struct {
 	clientCert        clientCertMode
 	clientCA          string
 	hosts             []string
+	maxBody           int64
 	headers           headerPreset
 	fields            []tlsproxy.IdentityField // beyond the preset
 	groupsSeparator   string
@@ -187,6 +188,7 @@ var gateOptions = map[string]func(s *gateSpec, value string) error{
 	"client_cert":        func(s *gateSpec, v string) error { return s.clientCert.UnmarshalText([]byte(v)) },
 	"client_ca":          func(s *gateSpec, v string) error { s.clientCA = v; return nil },
 	"hosts":              (*gateSpec).setHosts,
+	"max_body":           (*gateSpec).setMaxBody,
 	"headers":            func(s *gateSpec, v string) error { return s.headers.UnmarshalText([]byte(v)) },
 	"header":             (*gateSpec).addField,
 	"groups_separator":   (*gateSpec).setSeparator,
@@ -249,6 +251,22 @@ func (s *gateSpec) setHosts(v string) error {
 	return nil
 }
 
+// setMaxBody reads bytes, or with a suffix KiB, MiB or GiB.
+func (s *gateSpec) setMaxBody(v string) error {
+	digits, shift := v, 0
+	for suffix, bits := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30} {
+		if d, ok := strings.CutSuffix(v, suffix); ok {
+			digits, shift = d, bits
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 32)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is not a size such as 512KiB or 10MiB", v)
+	}
+	s.maxBody = int64(n) << shift
+	return nil
+}
+
 // addField reads NAME:attribute.
 func (s *gateSpec) addField(v string) error {
 	name, attribute, ok := strings.Cut(v, ":")
@@ -289,6 +307,7 @@ func (s *gateSpec) gate() *tlsproxy.Gate {
 		Upstream:   s.upstream,
 		ClientCert: tlsproxy.ClientCert(s.clientCert),
 		Hosts:      s.hosts,
+		MaxBody:    s.maxBody,
 		Headers: tlsproxy.IdentityHeaders{
 			Fields:          append(fields, s.fields...),
 			GroupsSeparator: s.groupsSeparator,

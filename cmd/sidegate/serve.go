@@ -42,7 +42,7 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	metrics := admin.NewMetrics(version())
 	metrics.Watch(a.loaded)
 	proxy := &tlsproxy.Proxy{
-		Gates: a.gates, Log: log, Metrics: metrics, DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
+		Gates: a.gates, Log: log, Metrics: metrics, Limits: c.limits(), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
 	server := &admin.Server{
 		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,

@@ -125,11 +125,20 @@ func TestParseHtpasswd(t *testing.T) {
 		{"empty name", ":" + good, "user name is empty"},
 		{"space around the name", " a:" + good, "space"},
 		{"control byte in the name", "a\x01:" + good, "control"},
+		{"name that would be a comment", "#a:" + good + "\nb:" + good, ""},
+		{"byte order mark", "\ufeffa:" + good, "not printable"},
+		{"zero width space", "a\u200b:" + good, "not printable"},
 		{"rounds", "a:$6$rounds=9999999$salt$" + strings.Repeat("a", 86), "rounds"},
+		{"rounds below 1000", "a:$5$rounds=999$salt$" + strings.Repeat("a", 43), "malformed"},
+		{"rounds that pose as a salt", "a:$6$rounds=999999999$" + strings.Repeat("a", 86), "malformed"},
+		{"salt of 17", "a:$6$" + strings.Repeat("s", 17) + "$" + strings.Repeat("a", 86), "malformed"},
+		{"salt that is not ASCII", "a:$6$sälz$" + strings.Repeat("a", 86), "malformed"},
+		{"{SSHA} without a salt", "a:{SSHA}" + strings.TrimPrefix(shaOf("x"), "{SHA}"), "malformed"},
+		{"{PLAIN} without the option", "a:{PLAIN}secretpassword", "plaintext"}, // PWD-04
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := parseHtpasswd("f", []byte(c.line))
+			_, err := parseHtpasswd("f", []byte(c.line), false)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -138,7 +147,7 @@ func TestParseHtpasswd(t *testing.T) {
 			}
 		})
 	}
-	e, err := parseHtpasswd("f", []byte("a:"+good))
+	e, err := parseHtpasswd("f", []byte("a:"+good), false)
 	if err != nil || len(e.warnings) != 1 { // PWD-05
 		t.Errorf("a cost below 10: %v, warnings %q", err, e.warnings)
 	}
@@ -150,6 +159,9 @@ func TestForeignHashes(t *testing.T) {
 		"apr1": {"htpasswd", "-nbm", "u", "s3cret"}, "bcrypt": {"htpasswd", "-nbB", "u", "s3cret"},
 		"sha": {"htpasswd", "-nbs", "u", "s3cret"}, "apr1 of openssl": {"openssl", "passwd", "-apr1", "s3cret"},
 		"sha256": {"openssl", "passwd", "-5", "s3cret"}, "sha512": {"openssl", "passwd", "-6", "s3cret"},
+		"sha256 of rounds":             {"openssl", "passwd", "-5", "-salt", "rounds=1000$saltsaltsaltsalt", "s3cret"},
+		"sha256 of a short salt":       {"openssl", "passwd", "-5", "-salt", "abc", "s3cret"},
+		"sha512 of rounds, short salt": {"openssl", "passwd", "-6", "-salt", "rounds=10000$abc", "s3cret"},
 	}
 	for name, argv := range made {
 		t.Run(name, func(t *testing.T) {
@@ -161,6 +173,11 @@ func TestForeignHashes(t *testing.T) {
 		})
 	}
 	checkOnly(t, "u:{SSHA}"+ssha("s3cret"))
+}
+
+func shaOf(password string) string {
+	h := sha1.Sum([]byte(password))
+	return "{SHA}" + base64.StdEncoding.EncodeToString(h[:])
 }
 
 func output(t *testing.T, argv ...string) []byte {
@@ -503,7 +520,7 @@ func TestEdit(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	data, _ := os.ReadFile(path)
-	e, err := parseHtpasswd(path, data)
+	e, err := parseHtpasswd(path, data, false)
 	if err != nil || len(e.users) != 2 {
 		t.Fatalf("%v in\n%s", err, data)
 	}

@@ -1,0 +1,139 @@
+package tlsproxy_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"sidegate/tlsproxy"
+)
+
+// pour is an application that reads its upload or, at /pour, answers without end.
+func pour(t *testing.T) string {
+	t.Helper()
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/pour" {
+			n, err := io.Copy(io.Discard, r.Body)
+			fmt.Fprintf(w, "%d %v", n, err)
+			return
+		}
+		chunk := make([]byte, 64<<10)
+		for {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(app.Close)
+	return app.URL
+}
+
+// OPS-14: an upload that stands still is ended, one that moves is not.
+func TestStalledUpload(t *testing.T) {
+	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 400 * time.Millisecond}, upstream(pour(t)), allow("anyone"))
+	for _, proto := range []string{"http/1.1", "h2"} {
+		t.Run(proto, func(t *testing.T) {
+			body, feed := io.Pipe()
+			go func() {
+				_, _ = feed.Write([]byte("x")) // and no more
+			}()
+			res, err := w.client(w.config(nil), proto).Do(w.request("POST", "/", body))
+			if err == nil && res.StatusCode == http.StatusOK {
+				t.Error("a stalled upload was answered 200")
+			}
+			_ = feed.Close()
+			w.log.Wait(t, `"reason":"body_stalled"`, 5*time.Second)
+
+			body, feed = io.Pipe()
+			go func() {
+				defer feed.Close()
+				for range 8 { // longer than the limit in all
+					time.Sleep(150 * time.Millisecond)
+					_, _ = feed.Write([]byte("x"))
+				}
+			}()
+			if got := text(t, w.do(w.client(w.config(nil), proto), w.request("POST", "/", body))); got != "8 <nil>" {
+				t.Errorf("a moving upload got %s", got)
+			}
+		})
+	}
+}
+
+// The deadline of a body does not outlive it: a slow answer, and a second
+// request on the same connection, are not cut by it.
+func TestBodyDeadlineEndsWithTheBody(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		time.Sleep(900 * time.Millisecond) // an application that thinks longer than BodyIdle
+		fmt.Fprint(w, "done")
+	}))
+	t.Cleanup(app.Close)
+	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 300 * time.Millisecond}, upstream(app.URL), allow("anyone"))
+	client := w.client(w.config(nil), "http/1.1")
+	for range 2 {
+		if got := text(t, w.do(client, w.request("POST", "/", strings.NewReader("x")))); got != "done" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// OPS-14: a client that takes nothing of a large answer is let go.
+func TestStalledDownload(t *testing.T) {
+	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 400 * time.Millisecond}, upstream(pour(t)), allow("anyone"))
+	t.Run("http/1.1", func(t *testing.T) {
+		c := w.config(nil)
+		c.NextProtos = []string{"http/1.1"}
+		conn := w.dial(c)
+		fmt.Fprint(conn, "GET /pour HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		must(t, err)
+		w.log.Wait(t, `"path":"/pour","proto":"HTTP/1.1"`, 10*time.Second) // its line: it has ended
+	})
+	t.Run("h2", func(t *testing.T) {
+		c := w.config(nil)
+		c.NextProtos = []string{"h2"}
+		conn := w.dial(c)
+		stallH2(t, conn)
+		w.log.Wait(t, `"path":"/pour","proto":"HTTP/2.0"`, 10*time.Second)
+	})
+}
+
+// stallH2 asks for /pour and never opens the window.
+func stallH2(t *testing.T, conn *tls.Conn) {
+	t.Helper()
+	framer := beginH2(t, conn)
+	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, EndStream: true,
+		BlockFragment: fields(t, [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/pour"}})}))
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+}
+
+func TestMaxBody(t *testing.T) {
+	app := newRecorder(t)
+	w := newWorld(t, upstream(app.url), allow("anyone"), func(g *tlsproxy.Gate) { g.MaxBody = 10 })
+	for _, proto := range []string{"http/1.1", "h2"} {
+		if res := w.do(w.client(w.config(nil), proto), w.request("POST", "/", strings.NewReader("12345678901"))); res.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s announced: %d", proto, res.StatusCode)
+		}
+		if app.connections() != 0 { // HTTP-24
+			t.Errorf("%s: the application saw a connection", proto)
+		}
+	}
+	big := newWorld(t, upstream(pour(t)), allow("anyone"), func(g *tlsproxy.Gate) { g.MaxBody = 10 })
+	for _, proto := range []string{"http/1.1", "h2"} {
+		c := big.client(big.config(nil), proto)
+		if res := big.do(c, big.request("POST", "/", io.MultiReader(strings.NewReader("12345678901")))); res.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s chunked: %d", proto, res.StatusCode)
+		}
+		if got := text(t, big.do(c, big.request("POST", "/", io.MultiReader(strings.NewReader("1234567890"))))); got != "10 <nil>" {
+			t.Errorf("%s just fitting: %s", proto, got)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package tlsproxy
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+// Limits bound what clients can hold. A zero field has the default it names.
+type Limits struct {
+	Connections     int           // open at a time, all gates together; 10,000
+	Handshakes      int           // in progress at a time, all gates together; 1,000
+	Handshake       time.Duration // for a whole handshake; 10 s
+	Header          time.Duration // for a request's head; 10 s
+	Idle            time.Duration // between two requests; 120 s
+	BodyIdle        time.Duration // for a body, either way, that moves no byte; 60 s
+	HeaderBytes     int           // of a request's head; 64 KiB
+	StreamsPerConn  int           // concurrent, of one HTTP/2 connection; 250
+	UpstreamHeader  time.Duration // until the head of the answer, gRPC excepted; 60 s
+	UpstreamConnect time.Duration // until the upstream accepts; 5 s
+}
+
+func (l Limits) withDefaults() Limits {
+	setZero(&l.Connections, 10_000)
+	setZero(&l.Handshakes, 1_000)
+	setZero(&l.Handshake, 10*time.Second)
+	setZero(&l.Header, 10*time.Second)
+	setZero(&l.Idle, 120*time.Second)
+	setZero(&l.BodyIdle, 60*time.Second)
+	setZero(&l.HeaderBytes, 64<<10)
+	setZero(&l.StreamsPerConn, 250)
+	setZero(&l.UpstreamHeader, 60*time.Second)
+	setZero(&l.UpstreamConnect, 5*time.Second)
+	return l
+}
+
+func setZero[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// budget is what connections of all gates share.
+type budget struct {
+	Limits
+	connections slots
+	handshakes  queue
+}
+
+func newBudget(l Limits) *budget {
+	return &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: queue{max: l.Handshakes}}
+}
+
+// slots is a counter with a limit.
+type slots struct {
+	mu        sync.Mutex
+	max, used int
+}
+
+func (s *slots) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used >= s.max {
+		return false
+	}
+	s.used++
+	return true
+}
+
+func (s *slots) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used--
+}
+
+// queue holds the handshakes in progress. When it is full the one that has
+// taken longest gives way: an honest client needs milliseconds, a half-open
+// handshake only waits, and so a flood of those pushes itself out.
+type queue struct {
+	mu    sync.Mutex
+	max   int
+	order list.List // of *conn, the oldest first
+}
+
+// enter adds a handshake. shed is the one that must end for it, or nil.
+func (q *queue) enter(c *conn) (place *list.Element, shed *conn) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.order.Len() >= q.max {
+		shed = q.order.Remove(q.order.Front()).(*conn)
+	}
+	return q.order.PushBack(c), shed
+}
+
+// leave gives the place back. One that was taken away has none any more.
+func (q *queue) leave(place *list.Element) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.order.Remove(place)
+}
