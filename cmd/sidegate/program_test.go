@@ -136,6 +136,21 @@ func (p *instance) stop() {
 	}
 }
 
+// untilDraining waits until readiness tells that it leaves.
+func (p *instance) untilDraining() {
+	p.t.Helper()
+	for {
+		res, err := http.Get("http://" + p.admin + "/readyz")
+		try(p.t, err)
+		b, err := io.ReadAll(res.Body)
+		try(p.t, err)
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(b), "draining") {
+			return
+		}
+	}
+}
+
 func (p *instance) metrics() string {
 	p.t.Helper()
 	res, err := http.Get("http://" + p.admin + "/metrics")
@@ -548,15 +563,7 @@ func TestSignals(t *testing.T) {
 	}()
 	<-begun
 	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	for {
-		res, err := http.Get("http://" + p.admin + "/readyz")
-		try(t, err)
-		b, _ := io.ReadAll(res.Body)
-		_ = res.Body.Close()
-		if res.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(b), "draining") {
-			break
-		}
-	}
+	p.untilDraining()
 	close(finish)
 	if got := <-answer; got != "done" {
 		t.Errorf("the request in flight got %q", got)
@@ -581,7 +588,7 @@ func TestDrainCommand(t *testing.T) {
 	t.Cleanup(app.Close)
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
-	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=1s")
+	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=4s")
 	command := func(args ...string) (string, int) {
 		cmd := exec.Command(p.cmd.Path, args...)
 		cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
@@ -611,11 +618,7 @@ func TestDrainCommand(t *testing.T) {
 	l := startLoad(p, ca)
 	drained := make(chan int)
 	go func() { _, code := command("drain"); drained <- code }()
-	for { // until it is known that it leaves
-		if out, code := command("status", "--ready"); code == exitFailed && strings.Contains(out, "draining") {
-			break
-		}
-	}
+	p.untilDraining()
 	l.end(t) // the clients go elsewhere while the listeners are still open
 	if code := <-drained; code != exitDone {
 		t.Errorf("drain ended with %d", code)
@@ -651,14 +654,7 @@ func TestSecondSignal(t *testing.T) {
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
 	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	for {
-		res, err := http.Get("http://" + p.admin + "/readyz")
-		try(t, err)
-		_ = res.Body.Close()
-		if res.StatusCode == http.StatusServiceUnavailable {
-			break
-		}
-	}
+	p.untilDraining()
 	select {
 	case err := <-p.ended:
 		t.Errorf("the first signal ended it: %v", err)

@@ -35,6 +35,7 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}
+	limitMemory(p.environ, cgroupLimits, log)
 	for _, w := range a.policy.Warnings() {
 		log.Warn(w)
 	}
