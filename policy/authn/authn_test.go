@@ -16,9 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -250,6 +252,19 @@ func TestAuthenticate(t *testing.T) {
 			}
 		})
 	}
+	if login, err := w.Authenticate(t.Context(), &policy.Request{Gate: "tcp"}); login != nil || err != nil {
+		t.Errorf("a TCP gate: %v, %v, want neither", login, err)
+	}
+	login, err := w.Authenticate(t.Context(), basic("admin", "admin"))
+	if err != nil || login.User.Method != policy.LocalMethod || login.User.Name != "admin" || !slices.Equal(login.ConsumedHeaders, []string{"Authorization"}) {
+		t.Errorf("got %+v, %v", login, err)
+	}
+	if strings.Contains(login.User.Stamp, "$") || login.User.Stamp == "" {
+		t.Errorf("stamp %q", login.User.Stamp)
+	}
+	if got, want := w.Names(), []string{"admin", "alice", "empty", "long"}; !slices.Equal(got, want) {
+		t.Errorf("names %q, want %q", got, want)
+	}
 	if got, want := w.Challenge(nil, nil)[0], `Basic realm="a \"quoted\" \\ realm", charset="UTF-8"`; got != want { // PWD-13
 		t.Errorf("challenge %s, want %s", got, want)
 	}
@@ -277,6 +292,111 @@ func TestFailuresCostTheSame(t *testing.T) {
 		dear = 0
 		if got := w.verdict(t, basic(user, "wrong")); got != "bad_credentials" || dear != 1 {
 			t.Errorf("%s: %s after %d verifications at the highest cost, want one", user, got, dear)
+		}
+	}
+}
+
+// PWD-06: a name that nobody has fails as an entry does, and always the same.
+func TestUnknownNamesFailLikeEntries(t *testing.T) {
+	w := newWorld(t, "cheap:"+bcryptOf(t, "x", 4)+"\ndear:"+bcryptOf(t, "x", 5))
+	w.load(t)
+	g := w.current.Load()
+	cost := func(user string) int64 {
+		before := w.hashes.Load()
+		w.check(&attempt{generation: g, credential: credential{[]byte(user), []byte("x!")}})
+		return w.hashes.Load() - before
+	}
+	if cost("cheap") != 2 || cost("dear") != 1 {
+		t.Fatal("entries don't cost what this test believes")
+	}
+	count := map[int64]int{}
+	for i := range 40 {
+		name := fmt.Sprint("nobody", i)
+		first := cost(name)
+		if again := cost(name); again != first {
+			t.Errorf("%s cost %d and then %d hashes", name, first, again)
+		}
+		count[first]++
+	}
+	if len(count) != 2 || count[1] == 0 || count[2] == 0 {
+		t.Errorf("hashes of unknown names: %v, want some like each entry", count)
+	}
+	if w.check(&attempt{generation: g, credential: credential{[]byte("nobody"), []byte("x")}}) {
+		t.Error("the password of the entry that stands in lets nobody in")
+	}
+}
+
+// PWD-06 leans on knowing the dearest entry, whatever its kind.
+func TestWorkOrdersHashes(t *testing.T) {
+	var last int
+	for _, stored := range []string{
+		shaOf("x"),
+		"$apr1$salt$" + strings.Repeat("a", 22),
+		"$5$salt$" + strings.Repeat("a", 43),
+		"$6$salt$" + strings.Repeat("a", 86),
+		"$2y$10$" + strings.Repeat("a", 53),
+		"$6$rounds=1000000$salt$" + strings.Repeat("a", 86), // some 0.2 s
+		"$2y$13$" + strings.Repeat("a", 53),                 // some 0.4 s
+	} {
+		h, err := parseHash(stored, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.work <= last {
+			t.Errorf("%.20s: work %d, want more than the %d of the one before", stored, h.work, last)
+		}
+		last = h.work
+	}
+}
+
+// A long password holds no core: crypt(3) hashes read none over 512 bytes.
+func TestLongPasswords(t *testing.T) {
+	long := strings.Repeat("x", maxCryptPassword)
+	for _, c := range []*cryptScheme{&apr1Crypt, &sha256Crypt, &sha512Crypt} {
+		for _, password := range []string{long, long + "x", ""} {
+			salt := map[*cryptScheme]string{&apr1Crypt: "$apr1$salt", &sha256Crypt: "$5$rounds=1000$salt", &sha512Crypt: "$6$rounds=1000$salt"}[c]
+			stored, err := c.crypter().Generate([]byte(password), []byte(salt))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := parseHash(stored, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := h.matches([]byte(password)), len(password) <= maxCryptPassword; got != want {
+				t.Errorf("%s of %d bytes: got %t, want %t", salt, len(password), got, want)
+			}
+			if password == "" && h.matches([]byte(long+"x")) {
+				t.Errorf("%s: a password that is too long passes for none", salt)
+			}
+		}
+	}
+}
+
+// PWD-04: plaintext needs its mark and the option.
+func TestPlain(t *testing.T) {
+	plain := map[string][]byte{"htpasswd": []byte("u:{PLAIN}s3cret")}
+	for _, allow := range []bool{false, true} {
+		w := newWorld(t, "")
+		w.opts.AllowPlain = allow
+		w.set(plain, nil)
+		if _, err := w.Load(t.Context()); (err == nil) != allow {
+			t.Errorf("allowed %t: %v", allow, err)
+		}
+		if allow {
+			for password, want := range map[string]string{"s3cret": "ok", "s3cre": "bad_credentials", "{PLAIN}s3cret": "bad_credentials", "": "bad_credentials"} {
+				if got := w.verdict(t, basic("u", password)); got != want {
+					t.Errorf("%q: got %s, want %s", password, got, want)
+				}
+			}
+			if !strings.Contains(w.log.String(), "htpasswd:1: the password is plaintext") {
+				t.Errorf("no warning in\n%s", w.log.String())
+			}
+		}
+	}
+	for _, line := range []string{"u:{PLAIN}", "u:s3cret", "u:{plain}s3cret"} {
+		if _, err := parseHtpasswd("f", []byte(line), true); err == nil {
+			t.Errorf("%s was accepted", line)
 		}
 	}
 }
@@ -322,7 +442,9 @@ func TestVerifiedCache(t *testing.T) {
 }
 
 // PWD-07: hashes are bounded and queued; more is refused, known users are not.
-func TestFloodIsBounded(t *testing.T) {
+func TestFloodIsBounded(t *testing.T) { synctest.Test(t, testFloodIsBounded) }
+
+func testFloodIsBounded(t *testing.T) {
 	w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
 	w.load(t)
 	w.verdict(t, basic("u", "x"))
@@ -333,9 +455,7 @@ func TestFloodIsBounded(t *testing.T) {
 	for i := range maxWaiting {
 		go func() { results <- w.verdict(t, basic(fmt.Sprint("user", i), "wrong")) }()
 	}
-	for w.waiting.Load() < maxWaiting {
-		time.Sleep(time.Millisecond)
-	}
+	synctest.Wait() // until all of them queue
 	_, err := w.Authenticate(t.Context(), basic("one more", "wrong"))
 	var refusal *policy.Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != policy.Overloaded || refusal.RetryAfter == 0 {
@@ -352,6 +472,73 @@ func TestFloodIsBounded(t *testing.T) {
 			t.Errorf("a queued attempt got %s", got)
 		}
 	}
+}
+
+// As many clients as like may bring the same credential: it is hashed once,
+// whether it is right or wrong, and who leaves does not take it from the others.
+func TestOneHashForOneCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for password, want := range map[string]string{"x": "ok", "y": "bad_credentials"} {
+			w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
+			w.load(t)
+			for range cap(w.hashing) {
+				w.hashing <- struct{}{}
+			}
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error)
+			go func() {
+				_, err := w.Authenticate(ctx, basic("u", password))
+				left <- err
+			}()
+			results := make(chan string)
+			for range 100 {
+				go func() { results <- w.verdict(t, basic("u", password)) }()
+			}
+			synctest.Wait()
+			leave()
+			var refusal *policy.Refusal
+			if err := <-left; !errors.As(err, &refusal) || !errors.Is(err, context.Canceled) {
+				t.Errorf("who left got %v, want a refusal that says so", err)
+			}
+			for range cap(w.hashing) {
+				<-w.hashing
+			}
+			for range 100 {
+				if got := <-results; got != want {
+					t.Errorf("%s: got %s, want %s", password, got, want)
+				}
+			}
+			if n := w.hashes.Load(); n != 1 {
+				t.Errorf("%s: %d hashes, want one", password, n)
+			}
+		}
+	})
+}
+
+// PWD-14: guesses that arrive together don't each pass for one of the first.
+func TestLimiterCountsGuessesMadeAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
+		w.load(t)
+		for range cap(w.hashing) {
+			w.hashing <- struct{}{}
+		}
+		results := make(chan string)
+		for i := range maxWaiting {
+			go func() { results <- w.verdict(t, basic("u", fmt.Sprint(i))) }()
+		}
+		synctest.Wait()
+		for range cap(w.hashing) {
+			<-w.hashing
+		}
+		got := map[string]int{}
+		for range maxWaiting {
+			got[<-results]++
+		}
+		if got["bad_credentials"] != burst || got["rate_limited"] != maxWaiting-burst {
+			t.Errorf("got %v, want %d judged and the others limited", got, burst)
+		}
+	})
 }
 
 // PWD-14, PWD-15.
@@ -385,6 +572,23 @@ func TestLimiter(t *testing.T) {
 	if keyOf("u", netip.MustParseAddr("2001:db8::1")) != keyOf("u", netip.MustParseAddr("2001:db8::2")) {
 		t.Error("two addresses of one /64 are told apart")
 	}
+	if keyOf("u", netip.MustParseAddr("2001:db8::1")) == keyOf("u", netip.MustParseAddr("2001:db8:0:1::1")) {
+		t.Error("two /64 are one")
+	}
+	if keyOf("u", netip.MustParseAddr("::ffff:192.0.2.1")) != keyOf("u", netip.MustParseAddr("192.0.2.1")) {
+		t.Error("an IPv4 address is another one when written as IPv6")
+	}
+	_, err := w.Authenticate(t.Context(), from("192.0.2.1", "u", "no"))
+	var refusal *policy.Refusal
+	if !errors.As(err, &refusal) || refusal.RetryAfter <= 0 || refusal.RetryAfter > refill {
+		t.Errorf("got %v, want to hear when to try again", err)
+	}
+	w.mu.Lock()
+	w.now = w.now.Add(refusal.RetryAfter)
+	w.mu.Unlock()
+	if got := []string{w.verdict(t, from("192.0.2.1", "u", "no")), w.verdict(t, from("192.0.2.1", "u", "no"))}; !slices.Equal(got, []string{"bad_credentials", "rate_limited"}) {
+		t.Errorf("when it said to: %s, want one more guess", got)
+	}
 	w.mu.Lock()
 	w.now = w.now.Add(burst * refill)
 	w.mu.Unlock()
@@ -392,7 +596,7 @@ func TestLimiter(t *testing.T) {
 		t.Errorf("after a pause: %s", got)
 	}
 	for i := range maxAccounts + 100 { // endless names
-		w.limiter.failed(keyOf(fmt.Sprint(i), netip.MustParseAddr("192.0.2.3")))
+		w.limiter.take(keyOf(fmt.Sprint(i), netip.MustParseAddr("192.0.2.3")))
 	}
 	if n := len(w.limiter.by); n != maxAccounts || w.limiter.order.Len() != n {
 		t.Errorf("%d accounts in memory, want %d", n, maxAccounts)
@@ -527,13 +731,13 @@ func TestEdit(t *testing.T) {
 	if h := e.users["a"]; !h.matches([]byte("three")) || h.matches([]byte("one")) {
 		t.Error("the password was not changed")
 	}
-	if err := errors.Join(os.WriteFile(path, append([]byte("# kept\n"), data...), 0o600), os.Chmod(path, 0o640)); err != nil {
+	if err := errors.Join(os.WriteFile(path, append([]byte("# kept: by hand\n"), data...), 0o600), os.Chmod(path, 0o640)); err != nil {
 		t.Fatal(err)
 	}
 	if err := DeleteUser(path, "a"); err != nil {
 		t.Fatal(err)
 	}
-	if data, _ = os.ReadFile(path); !strings.HasPrefix(string(data), "# kept\nb:") || strings.Contains(string(data), "a:$") {
+	if data, _ = os.ReadFile(path); !strings.HasPrefix(string(data), "# kept: by hand\nb:") || strings.Contains(string(data), "a:$") {
 		t.Errorf("after deleting:\n%s", data)
 	}
 	if info, _ = os.Stat(path); info.Mode().Perm() != 0o640 {
@@ -549,6 +753,16 @@ func TestEdit(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s was accepted", name)
 		}
+	}
+	if err := DeleteUser(path, "# kept"); err == nil || errors.Is(err, ErrNoUser) {
+		t.Error("a comment was deleted as a user")
+	}
+	if err := set("#c", "x"); err == nil {
+		t.Error("a user was added as a comment")
+	}
+	nowhere := filepath.Join(filepath.Dir(path), "nowhere")
+	if _, err := SetPassword(filepath.Join(nowhere, "htpasswd"), "a", []byte("x"), 10); err == nil || !strings.Contains(err.Error(), nowhere+":") {
+		t.Errorf("into a folder that is not there: %v", err)
 	}
 	link := path + ".link"
 	if err := os.Symlink(path, link); err != nil {
@@ -568,8 +782,9 @@ func TestEdit(t *testing.T) {
 func FuzzParseHtpasswd(f *testing.F) {
 	f.Add("a:" + bcryptOf(f, "x", 4) + "\n# c\nb:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=")
 	f.Add("a:$apr1$salt$0123456789012345678901\nb:$6$rounds=5000$s$x")
+	f.Add("a:$6$rounds=1000$s$" + strings.Repeat("a", 86) + "\r\nb:$5$s$" + strings.Repeat("a", 43))
 	f.Fuzz(func(t *testing.T, s string) {
-		e, err := parseHtpasswd("f", []byte(s))
+		e, err := parseHtpasswd("f", []byte(s), false)
 		if err != nil {
 			return
 		}
@@ -577,7 +792,7 @@ func FuzzParseHtpasswd(f *testing.F) {
 			if CheckName(name) != nil || h.verify == nil || h.stored == "" {
 				t.Errorf("accepted %q: %q", name, h.stored)
 			}
-			if h.work <= maxRounds && h.matches(nil) && h.stored != "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=" && !strings.HasPrefix(h.stored, "{SSHA}") {
+			if h.work < int(20*time.Millisecond) && h.matches(nil) && h.stored != "{SHA}2jmj7l5rSw0yVb/vlWAYkK/YBwk=" && !strings.HasPrefix(h.stored, "{SSHA}") {
 				t.Errorf("the empty password passes %q", h.stored)
 			}
 		}

@@ -43,6 +43,9 @@ func SetPassword(path, user string, password []byte, cost int) (added bool, err 
 
 // DeleteUser removes a user from an htpasswd file. [ErrNoUser]: there is none.
 func DeleteUser(path, user string) error {
+	if err := CheckName(user); err != nil {
+		return err
+	}
 	found, err := edit(path, user, "")
 	if err == nil && !found {
 		return fmt.Errorf("%s: %w: %s", path, ErrNoUser, user)
@@ -57,7 +60,7 @@ func edit(path, user, line string) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if _, err := parseHtpasswd(path, data); err != nil {
+	if _, err := parseHtpasswd(path, data, true); err != nil {
 		return false, fmt.Errorf("the file must be mended first: %w", err)
 	}
 	var out strings.Builder
@@ -89,7 +92,8 @@ func readForEdit(path string) ([]byte, fs.FileMode, error) {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0o600, nil
+		_, err := os.Stat(filepath.Dir(path)) // the folder must be there
+		return nil, 0o600, err
 	case err != nil:
 		return nil, 0, err
 	case info.Mode()&fs.ModeSymlink != 0:

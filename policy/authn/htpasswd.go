@@ -3,13 +3,16 @@ package authn
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/GehirnInc/crypt"
@@ -29,30 +32,54 @@ const weakBcryptCost = 10
 // maxBcryptPassword is where bcrypt stops reading.
 const maxBcryptPassword = 72
 
+// maxCryptPassword bounds the passwords of apr1 and SHA-crypt, whose time
+// grows with them: 40 KB against $6$ would hold a core for seconds. 512 is
+// also where libxcrypt stops.
+const maxCryptPassword = 512
+
 // maxRounds of SHA-crypt; the default is 5,000.
 const maxRounds = 1_000_000
+
+// Nanoseconds that a verification takes. Only their proportion counts: it
+// tells which entry of a file is the dearest.
+const (
+	bcryptWork = 49_000 // shifted by the cost
+	sha512Work = 230    // a round
+	sha256Work = 120    // a round
+	apr1Work   = 110    // a round
+	digestWork = 1_000  // of one digest
+)
 
 // secret is a stored password. verify takes about work's time whatever the
 // password is.
 type secret struct {
-	stored string
-	verify func(stored string, password []byte) bool
-	work   int // relative cost, to find the dearest entry of a file
-	cost   int // of bcrypt; 0 otherwise
+	stored   string
+	verify   func(stored string, password []byte) bool
+	work     int    // nanoseconds
+	weakness string // what its owner should mend; "" for nothing
 }
 
 func (h *secret) matches(password []byte) bool { return h.verify(h.stored, password) }
 
+// cryptScheme is a kind of hash that crypt(3) knows.
+type cryptScheme struct {
+	form    *regexp.Regexp // captures rounds, or nothing, and the salt
+	crypter func() crypt.Crypter
+	rounds  int // where the hash says none
+	work    int // of a round
+}
+
 var (
 	bcryptForm = regexp.MustCompile(`^\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
-	apr1Form   = regexp.MustCompile(`^\$apr1\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}$`)
-	sha256Form = regexp.MustCompile(`^\$5\$(rounds=([1-9][0-9]{3,6})\$)?[^$:\s]{1,16}\$[./A-Za-z0-9]{43}$`)
-	sha512Form = regexp.MustCompile(`^\$6\$(rounds=([1-9][0-9]{3,6})\$)?[^$:\s]{1,16}\$[./A-Za-z0-9]{86}$`)
+
+	apr1Crypt   = cryptScheme{regexp.MustCompile(`^\$apr1\$()([./A-Za-z0-9]{1,8})\$[./A-Za-z0-9]{22}$`), apr1_crypt.New, 1000, apr1Work}
+	sha256Crypt = cryptScheme{regexp.MustCompile(`^\$5\$(?:rounds=([1-9][0-9]{3,6})\$)?([!-#%-9;-~]{1,16})\$[./A-Za-z0-9]{43}$`), sha256_crypt.New, 5000, sha256Work}
+	sha512Crypt = cryptScheme{regexp.MustCompile(`^\$6\$(?:rounds=([1-9][0-9]{3,6})\$)?([!-#%-9;-~]{1,16})\$[./A-Za-z0-9]{86}$`), sha512_crypt.New, 5000, sha512Work}
 )
 
 // parseHash reads the second field of an htpasswd line. Its errors never
 // quote the hash.
-func parseHash(s string) (secret, error) {
+func parseHash(s string, allowPlain bool) (secret, error) {
 	switch {
 	case s == "":
 		return secret{}, errors.New("the hash is empty")
@@ -61,17 +88,21 @@ func parseHash(s string) (secret, error) {
 	case strings.HasPrefix(s, "$2"):
 		return parseBcrypt(s)
 	case strings.HasPrefix(s, "$apr1$"):
-		return cryptHash(s, apr1Form, apr1_crypt.New, 1000)
+		return apr1Crypt.parse(s)
 	case strings.HasPrefix(s, "$5$"):
-		return cryptHash(s, sha256Form, sha256_crypt.New, 5000)
+		return sha256Crypt.parse(s)
 	case strings.HasPrefix(s, "$6$"):
-		return cryptHash(s, sha512Form, sha512_crypt.New, 5000)
+		return sha512Crypt.parse(s)
 	case strings.HasPrefix(s, "{SHA}"):
 		return parseSHA(s, "{SHA}", sha1.Size, sha1.Size)
 	case strings.HasPrefix(s, "{SSHA}"):
 		return parseSHA(s, "{SSHA}", sha1.Size+4, sha1.Size+64)
+	case strings.HasPrefix(s, "{PLAIN}") && allowPlain:
+		h, err := plainSecret(strings.TrimPrefix(s, "{PLAIN}"))
+		h.weakness = "the password is plaintext"
+		return h, err
 	}
-	return secret{}, errors.New("the hash is none of bcrypt, apr1, SHA-crypt, {SHA} and {SSHA}; a plaintext password is never accepted (use sidegate passwd or htpasswd -B)")
+	return secret{}, errors.New("the hash is none of bcrypt, apr1, SHA-crypt, {SHA} and {SSHA}; a plaintext password is not accepted (use sidegate passwd or htpasswd -B)")
 }
 
 func parseBcrypt(s string) (secret, error) {
@@ -83,7 +114,11 @@ func parseBcrypt(s string) (secret, error) {
 	if err != nil || cost < bcrypt.MinCost || cost > maxBcryptCost {
 		return secret{}, fmt.Errorf("bcrypt cost %s is not between %d and %d", m[1], bcrypt.MinCost, maxBcryptCost)
 	}
-	return secret{stored: s, verify: verifyBcrypt, work: 1000 << cost, cost: cost}, nil
+	h := secret{stored: s, verify: verifyBcrypt, work: bcryptWork << cost}
+	if cost < weakBcryptCost {
+		h.weakness = fmt.Sprintf("bcrypt cost %d is below %d", cost, weakBcryptCost)
+	}
+	return h, nil
 }
 
 // verifyBcrypt is the one caller of CompareHashAndPassword, which takes the
@@ -96,19 +131,34 @@ func verifyBcrypt(stored string, password []byte) bool {
 	return bcrypt.CompareHashAndPassword([]byte(stored), password) == nil && !tooLong
 }
 
-func cryptHash(s string, form *regexp.Regexp, crypter func() crypt.Crypter, rounds int) (secret, error) {
-	m := form.FindStringSubmatch(s)
-	if m == nil {
+func (c *cryptScheme) parse(s string) (secret, error) {
+	m := c.form.FindStringSubmatch(s)
+	// rounds= with a number that the form refuses is no salt: the library
+	// would take it for rounds.
+	if m == nil || strings.HasPrefix(m[2], "rounds=") {
 		return secret{}, errors.New("the hash is malformed")
 	}
-	if len(m) > 2 && m[2] != "" {
-		rounds, _ = strconv.Atoi(m[2]) // digits, by the form
+	rounds := c.rounds
+	if m[1] != "" {
+		rounds, _ = strconv.Atoi(m[1]) // digits, by the form
 		if rounds > maxRounds {
 			return secret{}, fmt.Errorf("%d rounds are more than %d", rounds, maxRounds)
 		}
 	}
-	verify := func(stored string, password []byte) bool { return crypter().Verify(stored, password) == nil }
-	return secret{stored: s, verify: verify, work: rounds}, nil
+	return secret{stored: s, verify: c.verify, work: rounds * c.work}, nil
+}
+
+// verify makes the hash again from the password and the parameters. The
+// library's own Verify reads on into the digest where rounds stand before a
+// salt of less than 16 bytes.
+func (c *cryptScheme) verify(stored string, password []byte) bool {
+	tooLong := len(password) > maxCryptPassword
+	if tooLong {
+		password = password[:0] // the time is spent all the same
+	}
+	parameters := stored[:strings.LastIndexByte(stored, '$')]
+	got, err := c.crypter().Generate(password, []byte(parameters))
+	return err == nil && subtle.ConstantTimeCompare([]byte(got), []byte(stored)) == 1 && !tooLong
 }
 
 func parseSHA(s, prefix string, least, most int) (secret, error) {
@@ -123,13 +173,28 @@ func parseSHA(s, prefix string, least, most int) (secret, error) {
 		h.Write(salt)
 		return subtle.ConstantTimeCompare(h.Sum(nil), digest) == 1
 	}
-	return secret{stored: s, verify: verify, work: 1}, nil
+	return secret{stored: s, verify: verify, work: digestWork}, nil
+}
+
+// plainSecret is a password that was stored as it is. It is kept and compared
+// as a digest, so that the time tells neither its length nor a beginning.
+func plainSecret(password string) (secret, error) {
+	if password == "" || hasControl(password) {
+		return secret{}, errors.New("the password is empty or holds a control byte")
+	}
+	want := sha256.Sum256([]byte(password))
+	verify := func(_ string, password []byte) bool {
+		got := sha256.Sum256(password)
+		return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+	}
+	return secret{stored: hex.EncodeToString(want[:]), verify: verify, work: digestWork}, nil
 }
 
 // entries are the users of one file.
 type entries struct {
 	users    map[string]secret
-	dearest  secret // what a failure costs, whoever is named
+	names    []string // of users, as the file has them
+	dearest  secret   // what a failure costs, whoever is named
 	warnings []string
 }
 
@@ -137,7 +202,9 @@ type entries struct {
 // nginx's auth_basic use it. Blank lines and lines that begin with # are
 // passed over; a line that can't be understood refuses the file, because
 // somebody believes in it. A carriage return before the line end is dropped.
-func parseHtpasswd(file string, data []byte) (*entries, error) {
+// {PLAIN} entries count only with allowPlain. The errors, one for each such
+// line, name file and line and quote no hash.
+func parseHtpasswd(file string, data []byte, allowPlain bool) (*entries, error) {
 	e := &entries{users: map[string]secret{}}
 	var errs []error
 	seen := map[string]int{}
@@ -146,7 +213,7 @@ func parseHtpasswd(file string, data []byte) (*entries, error) {
 		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		name, h, err := parseLine(line)
+		name, h, err := parseLine(line, allowPlain)
 		if err == nil && seen[name] > 0 {
 			err = fmt.Errorf("user %q is in line %d already", name, seen[name])
 		}
@@ -155,8 +222,8 @@ func parseHtpasswd(file string, data []byte) (*entries, error) {
 			continue
 		}
 		seen[name] = i + 1
-		if h.cost > 0 && h.cost < weakBcryptCost {
-			e.warnings = append(e.warnings, fmt.Sprintf("%s:%d: bcrypt cost %d is below %d", file, i+1, h.cost, weakBcryptCost))
+		if h.weakness != "" {
+			e.warnings = append(e.warnings, fmt.Sprintf("%s:%d: %s", file, i+1, h.weakness))
 		}
 		e.add(name, h)
 	}
@@ -165,12 +232,13 @@ func parseHtpasswd(file string, data []byte) (*entries, error) {
 
 func (e *entries) add(name string, h secret) {
 	e.users[name] = h
+	e.names = append(e.names, name)
 	if h.work > e.dearest.work {
 		e.dearest = h
 	}
 }
 
-func parseLine(line string) (string, secret, error) {
+func parseLine(line string, allowPlain bool) (string, secret, error) {
 	name, stored, ok := strings.Cut(line, ":")
 	if !ok {
 		return "", secret{}, errors.New("no colon; a line is NAME:HASH")
@@ -181,7 +249,7 @@ func parseLine(line string) (string, secret, error) {
 	if strings.Contains(stored, ":") {
 		return "", secret{}, errors.New("more than one colon; a name can't hold one (RFC 7617), and nothing follows the hash")
 	}
-	h, err := parseHash(stored)
+	h, err := parseHash(stored, allowPlain)
 	return name, h, err
 }
 
@@ -194,11 +262,17 @@ func CheckName(name string) error {
 		return errors.New("a user name can't hold a colon (RFC 7617)")
 	case name != strings.TrimSpace(name):
 		return errors.New("the user name begins or ends with a space")
-	case !utf8.ValidString(name) || hasControl(name):
-		return errors.New("the user name holds a control byte or is not UTF-8")
+	case strings.HasPrefix(name, "#"):
+		return errors.New("a user name can't begin with #: the line would be a comment")
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, notPrintable):
+		return errors.New("the user name holds a control byte or another character that is not printable, or is not UTF-8")
 	}
 	return nil
 }
+
+// notPrintable is also true of what looks like nothing, such as the byte
+// order mark that some editors put first: the name would not be the one read.
+func notPrintable(r rune) bool { return !unicode.IsPrint(r) }
 
 func hasControl[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"container/list"
+	"crypto/sha256"
 	"net/netip"
 	"sync"
 	"time"
@@ -25,8 +26,9 @@ type limiter struct {
 	by    map[limitKey]*list.Element
 }
 
+// limitKey holds no name, which a client may make as long as a header is.
 type limitKey struct {
-	account string
+	account [sha256.Size]byte
 	network netip.Prefix
 }
 
@@ -44,12 +46,13 @@ func newLimiter(now func() time.Time) *limiter {
 
 // keyOf takes the whole IPv4 address, or of IPv6 the part that one customer has.
 func keyOf(account string, client netip.Addr) limitKey {
+	client = client.Unmap() // else all of IPv4 is one /64
 	bits := client.BitLen()
 	if client.Is6() {
 		bits = 64
 	}
 	network, _ := client.Prefix(bits) // an address of a unix socket is none, and so is its network
-	return limitKey{account, network}
+	return limitKey{sha256.Sum256([]byte(account)), network}
 }
 
 // wait returns how long the account must wait before the next attempt from
@@ -57,39 +60,49 @@ func keyOf(account string, client netip.Addr) limitKey {
 func (l *limiter) wait(k limitKey) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if e := l.by[k]; e != nil {
+		return e.Value.(*failures).wait(l.now())
+	}
+	return 0
+}
+
+// take counts an attempt as a failure until [limiter.succeeded] says that it
+// was none. It returns how long to wait and counts nothing where the account
+// must wait. Counting beforehand keeps guesses that are made all at once from
+// each passing for one of the first.
+func (l *limiter) take(k limitKey) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	e := l.by[k]
 	if e == nil {
+		l.add(&failures{key: k, debt: 1, at: l.now()})
 		return 0
 	}
 	f := e.Value.(*failures)
-	f.settle(l.now())
-	if f.debt <= burst-1 {
-		return 0
+	if wait := f.wait(l.now()); wait > 0 {
+		return wait
 	}
-	return time.Duration((f.debt - (burst - 1)) * float64(refill))
+	f.debt++
+	l.order.MoveToFront(e)
+	return 0
 }
 
-func (f *failures) settle(now time.Time) {
-	f.debt = max(0, f.debt-float64(now.Sub(f.at))/float64(refill))
-	f.at = now
-}
-
-func (l *limiter) failed(k limitKey) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e := l.by[k]; e != nil {
-		f := e.Value.(*failures)
-		f.settle(l.now())
-		f.debt++
-		l.order.MoveToFront(e)
-		return
-	}
-	l.by[k] = l.order.PushFront(&failures{key: k, debt: 1, at: l.now()})
+// add keeps f as the most recent. The caller holds mu.
+func (l *limiter) add(f *failures) {
+	l.by[f.key] = l.order.PushFront(f)
 	if l.order.Len() > maxAccounts {
 		oldest := l.order.Back()
 		l.order.Remove(oldest)
 		delete(l.by, oldest.Value.(*failures).key)
 	}
+}
+
+// wait settles what was paid off by now, and returns how long it takes until
+// one more failure fits in.
+func (f *failures) wait(now time.Time) time.Duration {
+	f.debt = max(0, f.debt-float64(now.Sub(f.at))/float64(refill))
+	f.at = now
+	return time.Duration(max(0, f.debt-(burst-1)) * float64(refill))
 }
 
 func (l *limiter) succeeded(k limitKey) {

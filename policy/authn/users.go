@@ -42,11 +42,14 @@ type Options struct {
 	// Read returns the content of the mounted files by name.
 	Read func() (map[string][]byte, error)
 	Log  *slog.Logger
+	// AllowPlain lets entries in whose hash is {PLAIN} and the password itself.
+	AllowPlain bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Users is the user file as an authenticator. It may be used concurrently.
+// Users is the user file as an authenticator. It may be used concurrently,
+// but for Load, which is one caller's at a time.
 type Users struct {
 	opts      Options
 	challenge []string
@@ -104,7 +107,7 @@ func (u *Users) Load(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e, err := parseUsers(content)
+	e, err := parseUsers(content, u.opts.AllowPlain)
 	if err != nil {
 		return "", err
 	}
@@ -117,7 +120,7 @@ func (u *Users) Load(context.Context) (string, error) {
 		u.current.Store(g)
 		u.opts.Log.Info("users in service", "generation", g.id, "users", len(e.users))
 		for _, w := range e.warnings {
-			u.opts.Log.Warn(w)
+			u.opts.Log.Warn("weak password entry", "source", w)
 		}
 	}
 	if len(e.users) == 0 {
@@ -140,10 +143,10 @@ func (u *Users) id(content map[string][]byte) string {
 // parseUsers picks the file that counts: htpasswd, auth (the key in Secrets
 // made for Traefik and ingress-nginx), a username with its password
 // (kubernetes.io/basic-auth), or the only file there is.
-func parseUsers(content map[string][]byte) (*entries, error) {
+func parseUsers(content map[string][]byte, allowPlain bool) (*entries, error) {
 	for _, name := range []string{"htpasswd", "auth"} {
 		if data, ok := content[name]; ok {
-			return parseHtpasswd(name, data)
+			return parseHtpasswd(name, data, allowPlain)
 		}
 	}
 	name, hasName := content["username"]
@@ -153,7 +156,7 @@ func parseUsers(content map[string][]byte) (*entries, error) {
 	case hasName && hasPassword:
 		return basicAuthSecret(name, password)
 	case len(content) == 1 && !hasName && !hasPassword:
-		return parseHtpasswd(names, content[names])
+		return parseHtpasswd(names, content[names], allowPlain)
 	case names == "":
 		names = "nothing"
 	}
@@ -167,20 +170,12 @@ func basicAuthSecret(name, password []byte) (*entries, error) {
 	if err := CheckName(user); err != nil {
 		return nil, fmt.Errorf("username: %w", err)
 	}
-	plain := trimNewline(string(password))
-	if plain == "" || hasControl(plain) {
-		return nil, errors.New("password: it is empty or holds a control byte")
+	h, err := plainSecret(trimNewline(string(password)))
+	if err != nil {
+		return nil, fmt.Errorf("password: %w", err)
 	}
-	want := sha256.Sum256([]byte(plain))
 	e := &entries{users: map[string]secret{}}
-	e.add(user, secret{
-		stored: hex.EncodeToString(want[:]),
-		work:   1,
-		verify: func(_ string, password []byte) bool {
-			got := sha256.Sum256(password)
-			return subtle.ConstantTimeCompare(got[:], want[:]) == 1
-		},
-	})
+	e.add(user, h)
 	return e, nil
 }
 
@@ -188,11 +183,25 @@ func trimNewline(s string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
 }
 
+// Names returns the users in service in alphabetical order, nil before the
+// first Load.
+func (u *Users) Names() []string {
+	g := u.current.Load()
+	if g == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(g.names))
+}
+
 // Challenge returns the value of WWW-Authenticate.
 func (u *Users) Challenge(*policy.Request, error) []string { return u.challenge }
 
-// Authenticate judges a Basic credential. nil, nil: the request has none.
-func (u *Users) Authenticate(_ context.Context, r *policy.Request) (*policy.Login, error) {
+// Authenticate judges a Basic credential. nil, nil: the request has none. Its
+// errors are a [*policy.Refusal].
+func (u *Users) Authenticate(ctx context.Context, r *policy.Request) (*policy.Login, error) {
+	if r.Header == nil {
+		return nil, nil
+	}
 	field := r.Header.Get("Authorization")
 	if field == "" {
 		return nil, nil
@@ -208,14 +217,19 @@ func (u *Users) Authenticate(_ context.Context, r *policy.Request) (*policy.Logi
 	if g == nil {
 		return nil, &policy.Refusal{Reason: policy.DependencyDown, Err: errNoUsers}
 	}
-	stored, known := g.users[string(c.name)]
-	key := u.verifiedKey(c, stored.stored)
-	if known {
-		if login := g.remembered(key); login != nil {
-			return login, nil
-		}
+	key := u.verifiedKey(c, g.users[string(c.name)].stored)
+	if login := g.remembered(key); login != nil {
+		return login, nil
 	}
-	return u.verify(g, c, known, key, keyOf(string(c.name), r.Client))
+	return u.verify(ctx, &attempt{g, c, key, keyOf(string(c.name), r.Client)})
+}
+
+// attempt is a credential that must be hashed against the users of its time.
+type attempt struct {
+	*generation
+	credential
+	key   [sha256.Size]byte // under which a success is remembered
+	limit limitKey
 }
 
 // verifiedKey names a login: user, stored hash and password, each with its
@@ -277,21 +291,29 @@ func (g *generation) remember(key [sha256.Size]byte, login *policy.Login) {
 }
 
 // verify is the slow path: limiter, queue and hash. Requests that carry the
-// same credential share one hash.
-func (u *Users) verify(g *generation, c credential, known bool, key [sha256.Size]byte, limit limitKey) (*policy.Login, error) {
-	if wait := u.limiter.wait(limit); wait > 0 {
+// same credential share one hash. Who stops waiting for it leaves it running:
+// the guess still counts, and the queue is bounded all the same.
+func (u *Users) verify(ctx context.Context, a *attempt) (*policy.Login, error) {
+	if wait := u.limiter.wait(a.limit); wait > 0 {
 		return nil, &policy.Refusal{Reason: policy.RateLimited, RetryAfter: wait}
 	}
-	v, err, _ := u.flights.Do(g.id+string(key[:])+limit.network.String(), func() (any, error) {
-		return u.hash(g, c, known, key, limit)
-	})
-	if err != nil {
-		return nil, err
+	flight := u.flights.DoChan(a.id+string(a.key[:])+a.limit.network.String(), func() (any, error) { return u.hash(a) })
+	select {
+	case landed := <-flight:
+		if landed.Err != nil {
+			return nil, landed.Err
+		}
+		return landed.Val.(*policy.Login), nil
+	case <-ctx.Done():
+		return nil, &policy.Refusal{Reason: policy.Overloaded, Err: ctx.Err()}
 	}
-	return v.(*policy.Login), nil
 }
 
-func (u *Users) hash(g *generation, c credential, known bool, key [sha256.Size]byte, limit limitKey) (*policy.Login, error) {
+// hash waits for a place and checks the password.
+func (u *Users) hash(a *attempt) (*policy.Login, error) {
+	if login := a.remembered(a.key); login != nil {
+		return login, nil // by a flight that landed before this one took off
+	}
 	if u.waiting.Add(1) > maxWaiting {
 		u.waiting.Add(-1)
 		return nil, &policy.Refusal{Reason: policy.Overloaded, RetryAfter: time.Second}
@@ -299,38 +321,52 @@ func (u *Users) hash(g *generation, c credential, known bool, key [sha256.Size]b
 	u.hashing <- struct{}{}
 	u.waiting.Add(-1)
 	defer func() { <-u.hashing }()
-	if !u.check(g, c, known) {
-		u.limiter.failed(limit)
+	if wait := u.limiter.take(a.limit); wait > 0 {
+		return nil, &policy.Refusal{Reason: policy.RateLimited, RetryAfter: wait}
+	}
+	if !u.check(a) {
 		return nil, &policy.Refusal{Reason: policy.BadCredentials}
 	}
-	u.limiter.succeeded(limit)
-	name := string(c.name)
+	u.limiter.succeeded(a.limit)
+	name := string(a.name)
 	login := &policy.Login{
-		User:            &policy.User{Method: policy.LocalMethod, Name: name, Stamp: u.stamp(name, g.users[name].stored)},
+		User:            &policy.User{Method: policy.LocalMethod, Name: name, Stamp: u.stamp(name, a.users[name].stored)},
 		ConsumedHeaders: []string{"Authorization"},
 	}
-	g.remember(key, login)
+	a.remember(a.key, login)
 	return login, nil
 }
 
-// check makes every failure cost one verification at the file's highest
-// cost: a cheaper entry runs the dearest too, and so does an unknown user.
-func (u *Users) check(g *generation, c credential, known bool) bool {
-	if known {
-		h := g.users[string(c.name)]
-		u.hashes.Add(1)
-		if h.matches(c.password) {
-			return true
-		}
-		if h.work >= g.dearest.work {
-			return false
-		}
+// check makes every failure cost one verification at the file's highest cost,
+// after an entry that is cheaper had its own. A name that nobody has fails as
+// one of the entries does, always the same one: else the time of the two
+// would tell that a cheap entry exists.
+func (u *Users) check(a *attempt) bool {
+	if len(a.names) == 0 {
+		return false
 	}
-	if g.dearest.verify != nil {
-		u.hashes.Add(1)
-		g.dearest.matches(c.password)
+	h, known := a.users[string(a.name)]
+	if !known {
+		h = a.users[u.decoy(a.names, a.name)]
+	}
+	if u.matches(h, a.password) && known {
+		return true
+	}
+	if h.work < a.dearest.work {
+		u.matches(a.dearest, a.password)
 	}
 	return false
+}
+
+func (u *Users) matches(h secret, password []byte) bool {
+	u.hashes.Add(1)
+	return h.matches(password)
+}
+
+// decoy picks the entry that stands in for a name that nobody has.
+func (u *Users) decoy(names []string, name []byte) string {
+	n := binary.BigEndian.Uint64(u.mac([]byte("decoy"), name))
+	return names[n%uint64(len(names))]
 }
 
 // stamp binds a user to the stored hash without holding it.
