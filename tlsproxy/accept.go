@@ -21,7 +21,7 @@ type gate struct {
 	budget   *budget
 	stripper *stripper
 	forward  *forwarder
-	tls      *tls.Config
+	tls      *tls.Config // nil at a plaintext gate
 	server   *http.Server
 	listener net.Listener
 	live     live
@@ -37,8 +37,10 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 		metrics:  p.Metrics.Gate(conf.Name),
 		budget:   b,
 		stripper: s,
-		tls:      newTLSConfigs(conf).outer(),
 		leaving:  &p.drain().begun,
+	}
+	if !conf.Plaintext {
+		g.tls = newTLSConfigs(conf).outer()
 	}
 	g.forward = newForwarder(g)
 	g.server = newServer(g)
@@ -51,6 +53,7 @@ func newServer(g *gate) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(g.Plaintext)
 	return &http.Server{
 		Handler:                      http.HandlerFunc(g.serve),
 		ReadHeaderTimeout:            g.budget.Header,
@@ -69,7 +72,12 @@ func newServer(g *gate) *http.Server {
 type connKey struct{}
 
 // below returns our connection under TLS.
-func below(c net.Conn) *conn { return c.(*tls.Conn).NetConn().(*conn) }
+func below(c net.Conn) *conn {
+	if over, ok := c.(*tls.Conn); ok {
+		c = over.NetConn()
+	}
+	return c.(*conn)
+}
 
 // handover is the listener from which http.Server takes finished connections.
 type handover struct {
@@ -111,6 +119,9 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	go func() { served <- g.server.Serve(next) }()
 	stop := context.AfterFunc(ctx, func() { _ = g.listener.Close() })
 	defer stop()
+	if g.Plaintext {
+		g.log.Warn("gate without TLS: whoever can reach it sees and says everything", "listen", g.Listen.String())
+	}
 	g.log.Info("gate open", "listen", g.Listen.String(), "upstream", g.Upstream.Address.String())
 
 	if g.ClientCert != ClientCertNone {
@@ -177,6 +188,11 @@ func (g *gate) admit(c net.Conn, next *handover) {
 		return
 	}
 	under := g.newConn(c)
+	if g.Plaintext {
+		g.live.add(under)
+		g.pending.Go(func() { next.give(under) })
+		return
+	}
 	place, oldest := g.budget.handshakes.enter(under)
 	if oldest != nil {
 		oldest.shed.Store(true)

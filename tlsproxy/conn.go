@@ -27,7 +27,7 @@ type conn struct {
 	peerName   string       // peer as logs call it
 	peerFields map[string]string
 	chain      []*x509.Certificate // as the client sent it; empty: none
-	tls        *tls.Conn           // above this one
+	tls        *tls.Conn           // above this one; nil at a plaintext gate
 
 	received  atomic.Int64  // bytes from the client, TLS included
 	shed      atomic.Bool   // it gave way to another handshake
@@ -127,7 +127,13 @@ func (c *conn) Close() error {
 
 // shut closes the connection as TLS does, with close_notify where no write is
 // in the way.
-func (c *conn) shut() { _ = c.tls.Close() } // it may be closed already
+func (c *conn) shut() {
+	if c.tls == nil {
+		_ = c.Close() // it may be closed already
+		return
+	}
+	_ = c.tls.Close() // likewise
+}
 
 // learn takes from a finished handshake what requests will need.
 func (c *conn) learn(state *tls.ConnectionState, g *gate) {

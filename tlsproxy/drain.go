@@ -89,6 +89,9 @@ func allIdle(gates []*gate) bool {
 
 // upstreamAnswers reports whether the application accepts a connection.
 func (g *gate) upstreamAnswers() bool {
+	if g.Upstream.RedirectPort > 0 {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c, err := dialer{upstream: g.Upstream, timeout: time.Second}.dial(ctx, "", "")

@@ -45,14 +45,23 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x.requestID = requestID(r.Header, x.trusted)
 	x.trace = traceID(r.Header)
 
+	if g.Upstream.RedirectPort > 0 {
+		x.redirect()
+		return
+	}
 	if refusal := x.judge(r.Context()); refusal != nil {
-		x.reason = refusal.reason
-		g.metrics.Decision(false, refusal.reason)
-		x.deny(refusal)
+		x.refuse(refusal)
 		return
 	}
 	g.metrics.Decision(true, "")
 	x.forward()
+}
+
+// refuse counts and answers a refusal.
+func (x *exchange) refuse(d *denial) {
+	x.reason = d.reason
+	x.gate.metrics.Decision(false, d.reason)
+	x.deny(d)
 }
 
 // judge runs everything that can refuse the request. nil: it may pass.

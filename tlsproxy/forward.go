@@ -132,7 +132,7 @@ func notLoopback(host string, ip net.IP) error {
 // CheckUpstream says why a gate could never connect to its upstream: it does
 // not resolve, or not to loopback. A unix socket need not exist yet.
 func CheckUpstream(ctx context.Context, u Upstream) error {
-	if u.Address.Network == "unix" || u.InsecureUpstream {
+	if u.Address.Network == "unix" || u.InsecureUpstream || u.RedirectPort > 0 {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(u.Address.Address)

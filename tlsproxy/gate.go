@@ -81,6 +81,9 @@ type Upstream struct {
 	// H2C sends every request as HTTP/2 in plaintext with prior knowledge.
 	// false: HTTP/1.1, but application/grpc goes h2c all the same.
 	H2C bool
+	// RedirectPort, if above 0, makes a gate that forwards nothing: it answers
+	// every request with 308 to https on that port.
+	RedirectPort int
 	// InsecureUpstream allows an address that is not loopback, to which
 	// plaintext then travels. false: refused at every dial.
 	InsecureUpstream bool
@@ -93,6 +96,9 @@ type Gate struct {
 	Listen   Address
 	Upstream Upstream
 
+	// Plaintext makes a gate without TLS, for a router that has ended it. It
+	// needs no Certificates and can ask for no client certificate.
+	Plaintext    bool
 	Certificates Certificates
 	ClientCert   ClientCert
 	Trust        Trust // required unless ClientCert is ClientCertNone
@@ -148,6 +154,14 @@ func CanonicalHost(authority string) string {
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// scheme is how clients speak to the gate.
+func (g *Gate) scheme() string {
+	if g.Plaintext {
+		return "http"
+	}
+	return "https"
 }
 
 // trusts reports whether addr is a proxy whose forwarding headers count.

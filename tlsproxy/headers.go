@@ -146,12 +146,12 @@ func setForwarding(h http.Header, x *exchange) {
 	if x.conn.remote.IsValid() { // a unix socket has no address to tell
 		addHop(h, "X-Forwarded-For", x.conn.remoteText)
 		if len(h["Forwarded"]) > 0 {
-			addHop(h, "Forwarded", forwardedElement(x.conn.remote))
+			addHop(h, "Forwarded", forwardedElement(x.conn.remote, x.gate.scheme()))
 		}
 		h["X-Real-Ip"] = []string{x.clientText()}
 	}
 	setDefault(h, "X-Forwarded-Host", x.in.Host)
-	setDefault(h, "X-Forwarded-Proto", "https")
+	setDefault(h, "X-Forwarded-Proto", x.gate.scheme())
 	setDefault(h, "X-Forwarded-Port", x.conn.localPort)
 	h["X-Request-Id"] = []string{x.requestID}
 }
@@ -171,12 +171,12 @@ func addHop(h http.Header, name, hop string) {
 }
 
 // forwardedElement is our element of Forwarded (RFC 7239 4).
-func forwardedElement(remote netip.Addr) string {
+func forwardedElement(remote netip.Addr, proto string) string {
 	node := remote.String()
 	if remote.Is6() {
 		node = `"[` + node + `]"`
 	}
-	return "for=" + node + ";proto=https"
+	return "for=" + node + ";proto=" + proto
 }
 
 // clientAddr is who sent the request: the other end of the connection, or, if

@@ -105,6 +105,9 @@ func (a *assembly) loadPolicy(specs []*gateSpec, complete bool) (err error) {
 	}
 	kinds := make([]policy.GateKind, 0, len(specs))
 	for _, s := range specs {
+		if s.upstream.RedirectPort > 0 {
+			continue // it forwards nothing
+		}
 		kinds = append(kinds, policy.GateKind{
 			Name:         s.name,
 			CertAsked:    s.clientCert != clientCertMode(tlsproxy.ClientCertNone),
@@ -137,6 +140,9 @@ func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) erro
 	for _, s := range specs {
 		gate := s.gate()
 		a.gates = append(a.gates, gate)
+		if gate.Plaintext {
+			continue
+		}
 		source := &files.Source{
 			TLS:       s.tls,
 			WantTrust: gate.ClientCert != tlsproxy.ClientCertNone,

@@ -54,6 +54,9 @@ func runCheck(ctx context.Context, p *program) error {
 func report(w io.Writer, a *assembly) {
 	for _, g := range a.gates {
 		fmt.Fprintf(w, "gate %s: %s -> %s\n", g.Name, g.Listen, g.Upstream.Address)
+		if g.Plaintext {
+			fmt.Fprintf(w, "warning: gate %s has no TLS: whoever can reach it sees and says everything\n", g.Name)
+		}
 	}
 	for _, s := range a.stores {
 		st := s.Status()

@@ -115,6 +115,11 @@ func TestParseGate(t *testing.T) {
 		{":8443=http://127.0.0.1:8080?max_body=10MiB", ""},
 		{":8443=http://127.0.0.1:8080?max_body=10MB", "is not a size"},
 		{":8443=http://127.0.0.1:8080?max_body=0", "is not a size"},
+		{":8080=http://127.0.0.1:8080?tls=off", ""},
+		{":8080=http://127.0.0.1:8080?tls=off&client_cert=require", "can't ask for client certificates"},
+		{":8080=redirect:?tls=off", ""},
+		{":8080=redirect:8443?tls=off", ""},
+		{":8080=redirect:x?tls=off", "is not a port"},
 		{":8443=http://127.0.0.1:8080?a;b", "semicolon"},
 	}
 	c, err := parseConfig(nil)

@@ -23,6 +23,7 @@ type gateSpec struct {
 	listen   tlsproxy.Address
 	upstream tlsproxy.Upstream
 
+	plaintext         bool
 	tls               List
 	clientCert        clientCertMode
 	clientCA          string
@@ -103,6 +104,9 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	if err := s.options(query); err != nil {
 		errs = append(errs, err)
 	}
+	if s.plaintext && s.clientCert != clientCertMode(tlsproxy.ClientCertNone) {
+		errs = append(errs, errors.New("tls=off can't ask for client certificates: add client_cert=none"))
+	}
 	return s, joinFlat(errs)
 }
 
@@ -150,6 +154,9 @@ var schemes = []string{"http", "h2c", "http+unix", "h2c+unix"}
 // parseUpstream reads http://HOST:PORT, h2c://HOST:PORT and both with +unix.
 func parseUpstream(s string) (tlsproxy.Upstream, error) {
 	var up tlsproxy.Upstream
+	if port, ok := strings.CutPrefix(s, "redirect:"); ok {
+		return parseRedirect(s, port)
+	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || !slices.Contains(schemes, scheme) {
 		return up, fmt.Errorf("upstream %q: it begins with one of %s, then ://%s", s, strings.Join(schemes, ", "), didYouMean(scheme, schemes))
@@ -181,10 +188,22 @@ func parseUpstream(s string) (tlsproxy.Upstream, error) {
 	return up, nil
 }
 
+// parseRedirect reads redirect: or redirect:PORT.
+func parseRedirect(s, port string) (tlsproxy.Upstream, error) {
+	if port == "" {
+		port = "443"
+	}
+	if !validPort(port, 1) {
+		return tlsproxy.Upstream{}, fmt.Errorf("upstream %q: %q is not a port", s, port)
+	}
+	n, err := strconv.Atoi(port)
+	return tlsproxy.Upstream{RedirectPort: n, Address: tlsproxy.Address{Network: "redirect", Address: "https port " + port}}, err
+}
+
 // gateOptions are the options of a gate and what each does to its spec. Most
 // override the variable of the same name for this gate.
 var gateOptions = map[string]func(s *gateSpec, value string) error{
-	"tls":                func(s *gateSpec, v string) error { return s.tls.UnmarshalText([]byte(v)) },
+	"tls":                (*gateSpec).setTLS,
 	"client_cert":        func(s *gateSpec, v string) error { return s.clientCert.UnmarshalText([]byte(v)) },
 	"client_ca":          func(s *gateSpec, v string) error { s.clientCA = v; return nil },
 	"hosts":              (*gateSpec).setHosts,
@@ -251,6 +270,15 @@ func (s *gateSpec) setHosts(v string) error {
 	return nil
 }
 
+// setTLS reads folders, or off for a gate without TLS.
+func (s *gateSpec) setTLS(v string) error {
+	if v == "off" {
+		s.plaintext = true
+		return nil
+	}
+	return s.tls.UnmarshalText([]byte(v))
+}
+
 // setMaxBody reads bytes, or with a suffix KiB, MiB or GiB.
 func (s *gateSpec) setMaxBody(v string) error {
 	digits, shift := v, 0
@@ -305,6 +333,7 @@ func (s *gateSpec) gate() *tlsproxy.Gate {
 		Name:       s.name,
 		Listen:     s.listen,
 		Upstream:   s.upstream,
+		Plaintext:  s.plaintext,
 		ClientCert: tlsproxy.ClientCert(s.clientCert),
 		Hosts:      s.hosts,
 		MaxBody:    s.maxBody,
