@@ -52,8 +52,8 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 func newServer(g *gate) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	protocols.SetUnencryptedHTTP2(g.Plaintext)
+	protocols.SetHTTP2(!g.OnlyHTTP1)
+	protocols.SetUnencryptedHTTP2(g.Plaintext && !g.OnlyHTTP1)
 	return &http.Server{
 		Handler:                      http.HandlerFunc(g.serve),
 		ReadHeaderTimeout:            g.budget.Header,

@@ -98,7 +98,12 @@ type Gate struct {
 
 	// Plaintext makes a gate without TLS, for a router that has ended it. It
 	// needs no Certificates and can ask for no client certificate.
-	Plaintext    bool
+	Plaintext bool
+	// OnlyHTTP1 offers no HTTP/2 to clients: the switch for the day on which
+	// HTTP/2 has a hole.
+	OnlyHTTP1 bool
+	// MinVersion of TLS; 0 means tls.VersionTLS12.
+	MinVersion   uint16
 	Certificates Certificates
 	ClientCert   ClientCert
 	Trust        Trust // required unless ClientCert is ClientCertNone
@@ -154,6 +159,19 @@ func CanonicalHost(authority string) string {
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// minVersion is the oldest version of TLS that the gate speaks.
+func (g *Gate) minVersion() uint16 {
+	return max(g.MinVersion, tls.VersionTLS12)
+}
+
+// protocols are what the gate offers by ALPN, the preferred one first.
+func (g *Gate) protocols() []string {
+	if g.OnlyHTTP1 {
+		return []string{"http/1.1"}
+	}
+	return []string{"h2", "http/1.1"}
 }
 
 // scheme is how clients speak to the gate.

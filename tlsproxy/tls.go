@@ -38,7 +38,7 @@ func newTLSConfigs(g *Gate) *tlsConfigs {
 // outer is the config with which each handshake begins.
 func (t *tlsConfigs) outer() *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
+		MinVersion:     t.gate.minVersion(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return t.forGeneration(t.gate.generation()), nil
@@ -67,8 +67,8 @@ func (t *tlsConfigs) forGeneration(generation string) *tls.Config {
 
 func (t *tlsConfigs) build(generation string) *tls.Config {
 	c := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
+		MinVersion:     t.gate.minVersion(),
+		NextProtos:     t.gate.protocols(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
 	}
 	t.bindTickets(c, generation)

@@ -281,6 +281,48 @@ func TestHandshakeReasons(t *testing.T) {
 	}
 }
 
+// OPS-03: without HTTP/2, ALPN gives http/1.1 alone and a preface is refused.
+func TestOnlyHTTP1(t *testing.T) {
+	app := newRecorder(t)
+	w := newWorld(t, upstream(app.url), allow("anyone"), func(g *tlsproxy.Gate) { g.OnlyHTTP1 = true })
+	c := w.config(nil)
+	c.NextProtos = []string{"h2", "http/1.1"}
+	if got := w.dial(c).ConnectionState().NegotiatedProtocol; got != "http/1.1" {
+		t.Errorf("negotiated %q", got)
+	}
+	c.NextProtos = []string{"h2"}
+	if conn, err := tls.Dial("tcp", w.addr, c); err == nil {
+		t.Errorf("h2 alone was accepted as %q", conn.ConnectionState().NegotiatedProtocol)
+		_ = conn.Close()
+	}
+	c.NextProtos = nil
+	conn := w.dial(c)
+	_, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	must(t, err)
+	if answer, _ := io.ReadAll(conn); strings.HasPrefix(string(answer), "\x00\x00") || app.connections() != 0 {
+		t.Errorf("a preface was answered %q", answer)
+	}
+}
+
+func TestMinVersion(t *testing.T) {
+	w := newWorld(t, upstream(newRecorder(t).url), allow("anyone"), func(g *tlsproxy.Gate) { g.MinVersion = tls.VersionTLS13 })
+	c := w.config(nil)
+	c.MaxVersion = tls.VersionTLS12
+	if _, err := tls.Dial("tcp", w.addr, c); err == nil {
+		t.Error("TLS 1.2 was accepted")
+	}
+	w = newWorld(t, upstream(newRecorder(t).url), allow("anyone"))
+	c = w.config(nil)
+	c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	if _, err := tls.Dial("tcp", w.addr, c); err == nil {
+		t.Error("TLS 1.1 was accepted")
+	}
+	// Key exchange that a quantum computer doesn't open, by default.
+	if got := w.dial(w.config(nil)).ConnectionState().CurveID; got != tls.X25519MLKEM768 {
+		t.Errorf("key exchange by %s", got)
+	}
+}
+
 // OPS-05: half-open handshakes fill their own budget and push each other out;
 // established connections and new clients go on.
 func TestHalfOpenHandshakes(t *testing.T) {

@@ -139,6 +139,7 @@ func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) erro
 	var errs []error
 	for _, s := range specs {
 		gate := s.gate()
+		gate.MinVersion, gate.OnlyHTTP1 = uint16(a.config.TLSMin), !bool(a.config.HTTP2)
 		a.gates = append(a.gates, gate)
 		if gate.Plaintext {
 			continue

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,8 @@ type Config struct {
 	Admin            string         `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
 	TLS              List           `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
 	TLSNameLoss      Switch         `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
+	TLSMin           tlsVersion     `env:"TLS_MIN" envDefault:"1.2" doc:"oldest version of TLS to speak: 1.2 or 1.3"`
+	HTTP2            Switch         `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
 	ClientCA         string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
 	Users            string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
@@ -337,6 +340,15 @@ func (m *clientCertMode) UnmarshalText(text []byte) (err error) {
 }
 
 func (m clientCertMode) String() string { return clientCertWords[m] }
+
+type tlsVersion uint16
+
+func (v *tlsVersion) UnmarshalText(text []byte) (err error) {
+	*v, err = oneOf(text, []string{"1.2", "1.3"}, []tlsVersion{tls.VersionTLS12, tls.VersionTLS13})
+	return err
+}
+
+func (v tlsVersion) String() string { return strings.TrimPrefix(tls.VersionName(uint16(v)), "TLS ") }
 
 type accessLog tlsproxy.AccessLog
 

@@ -41,6 +41,7 @@ func TestParseConfig(t *testing.T) {
 		{"LIB-15 network", []string{"SIDEGATE_TRUSTED_PROXIES=10.0.0.0/99"}, "SIDEGATE_TRUSTED_PROXIES: "},
 		{"LIB-15 network with host bits", []string{"SIDEGATE_TRUSTED_PROXIES=10.1.2.3/8"}, "the network is 10.0.0.0/8"},
 		{"choice", []string{"SIDEGATE_ACCESS_LOG=denid"}, "did you mean denied?"},
+		{"TLS version", []string{"SIDEGATE_TLS_MIN=1.1"}, "is not one of 1.2, 1.3"},
 		{"switch", []string{"SIDEGATE_TLS_ALLOW_NAME_LOSS=yes"}, "neither true nor false"},
 		{"log level", []string{"SIDEGATE_LOG_LEVEL=loud"}, "SIDEGATE_LOG_LEVEL: "},
 	}
