@@ -1,15 +1,18 @@
 // Package devca makes certificates for demonstrations, by cfssl's own packages.
 //
 //	ca, err := devca.New("Sidegate demo CA")
-//	pair, err := ca.Issue(devca.Leaf{Name: "localhost", Hosts: []string{"localhost"}, Lifetime: time.Hour})
+//	cert, key, err := ca.Server([]string{"localhost", "127.0.0.1"}, time.Hour)
+//	cert, key, err = ca.Client("alice", time.Hour)
 //
-// Its key lives in memory and its certificates are for this machine only.
+// The CA lives in memory and ends with the process. It checks nobody's right
+// to a name: do not trust it beyond the machine it was made on.
 package devca
 
 import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cloudflare/cfssl/config"
@@ -30,22 +33,39 @@ type CA struct {
 
 // Leaf is what to sign.
 type Leaf struct {
-	Name     string   // common name
-	Hosts    []string // DNS names, IP addresses and URIs
+	Name  string   // common name
+	Hosts []string // DNS names, IP addresses, e-mail addresses and URIs (SPIFFE IDs)
+	// Lifetime is from now to the certificate's end, cut to whole seconds as
+	// all X.509 times are. The CA must live as long.
 	Lifetime time.Duration
-	Client   bool // for TLS clients; false: for servers
+	// Server and Client say what for; both may be set, and with neither it is
+	// a server's.
+	Server, Client bool
 }
 
-// Pair is a signed certificate and its key, PEM.
+// Pair is a signed certificate and its new ECDSA P-256 key, PEM.
 type Pair struct{ Cert, Key []byte }
 
-// New makes a CA with a new key.
+const (
+	caLifetime = 30 * 24 * time.Hour
+	// backdate is how long before its making a certificate begins, for clocks
+	// that are a little late. The CA begins five minutes early.
+	backdate = time.Minute
+)
+
+// quiet stops cfssl from telling each step on stderr. Its level is one for the
+// process and not guarded, so it is set once and only ever raised; what cfssl
+// would say of an error it also returns.
+var quiet = sync.OnceFunc(func() { log.Level = max(log.Level, log.LevelCritical) })
+
+// New makes a CA with a new ECDSA P-256 key. It signs for 30 days, any name,
+// but no further CA. It silences cfssl's logger for the whole process.
 func New(name string) (*CA, error) {
-	log.Level = log.LevelError // cfssl logs each step to stderr by a logger of its own
+	quiet()
 	bundle, _, keyPEM, err := initca.New(&csr.CertificateRequest{
 		CN:         name,
-		KeyRequest: &csr.KeyRequest{A: "ecdsa", S: 256},
-		CA:         &csr.CAConfig{Expiry: "720h"},
+		KeyRequest: p256(),
+		CA:         &csr.CAConfig{Expiry: caLifetime.String(), PathLenZero: true},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make CA: %w", err)
@@ -61,38 +81,66 @@ func New(name string) (*CA, error) {
 	return &CA{bundle: bundle, cert: cert, key: key}, nil
 }
 
+func p256() *csr.KeyRequest { return &csr.KeyRequest{A: "ecdsa", S: 256} }
+
 // Bundle is the CA's certificate, PEM.
 func (ca *CA) Bundle() []byte { return ca.bundle }
 
-// Issue makes a key and signs its certificate. The certificate begins a
-// minute early, for clocks that are a little late.
+// Server makes a server's certificate, named by the first host.
+func (ca *CA) Server(hosts []string, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	if len(hosts) == 0 {
+		return nil, nil, fmt.Errorf("sign a server's certificate: no host to name in it")
+	}
+	pair, err := ca.Issue(Leaf{Name: hosts[0], Hosts: hosts, Lifetime: lifetime, Server: true})
+	return pair.Cert, pair.Key, err
+}
+
+// Client makes a client's certificate that has a name and nothing else. For a
+// SPIFFE ID or other SANs call Issue.
+func (ca *CA) Client(name string, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
+	pair, err := ca.Issue(Leaf{Name: name, Lifetime: lifetime, Client: true})
+	return pair.Cert, pair.Key, err
+}
+
+// Issue makes a key and signs its certificate, which began a minute ago.
 func (ca *CA) Issue(leaf Leaf) (Pair, error) {
-	request, key, err := csr.ParseRequest(&csr.CertificateRequest{
-		CN:         leaf.Name,
-		Hosts:      leaf.Hosts,
-		KeyRequest: &csr.KeyRequest{A: "ecdsa", S: 256},
-	})
+	now := time.Now()
+	end := now.Add(leaf.Lifetime)
+	if leaf.Lifetime < time.Second || end.After(ca.cert.NotAfter) {
+		return Pair{}, fmt.Errorf("sign %s: lifetime %s is not between 1s and the CA's end %s",
+			leaf.Name, leaf.Lifetime, ca.cert.NotAfter.Format(time.RFC3339))
+	}
+	request, key, err := csr.ParseRequest(&csr.CertificateRequest{CN: leaf.Name, Hosts: leaf.Hosts, KeyRequest: p256()})
 	if err != nil {
 		return Pair{}, fmt.Errorf("make key for %s: %w", leaf.Name, err)
 	}
-	usage := "server auth"
-	if leaf.Client {
-		usage = "client auth"
-	}
 	s, err := local.NewSigner(ca.key, ca.cert, signer.DefaultSigAlgo(ca.key), &config.Signing{
 		Default: &config.SigningProfile{
-			Usage:        []string{"digital signature", usage},
+			Usage:        leaf.usages(),
 			Expiry:       leaf.Lifetime,
 			ExpiryString: leaf.Lifetime.String(),
-			Backdate:     time.Minute,
 		},
 	})
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign %s: %w", leaf.Name, err)
 	}
-	cert, err := s.Sign(signer.SignRequest{Request: string(request)})
+	// Left to itself cfssl counts the lifetime from a beginning that it rounds
+	// to the minute and dates back, so that a short one would be over already.
+	cert, err := s.Sign(signer.SignRequest{Request: string(request), NotBefore: now.Add(-backdate), NotAfter: end})
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign %s: %w", leaf.Name, err)
 	}
 	return Pair{Cert: cert, Key: key}, nil
+}
+
+// usages are by cfssl's names.
+func (l Leaf) usages() []string {
+	u := []string{"digital signature"}
+	if l.Server || !l.Client {
+		u = append(u, "server auth")
+	}
+	if l.Client {
+		u = append(u, "client auth")
+	}
+	return u
 }
