@@ -63,9 +63,10 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 		return nil
 	}
 	users, err := authn.NewUsers(authn.Options{
-		Realm: a.config.Realm,
-		Read:  func() (map[string][]byte, error) { return files.Read(path) },
-		Log:   a.log,
+		Realm:      a.config.Realm,
+		Read:       func() (map[string][]byte, error) { return files.Read(path) },
+		Log:        a.log,
+		AllowPlain: bool(a.config.PlainPasswords),
 	})
 	if err != nil {
 		return fmt.Errorf("SIDEGATE_REALM: %w", err)

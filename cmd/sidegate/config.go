@@ -37,6 +37,7 @@ type Config struct {
 	ClientCert       clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
 	ClientCA         string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
 	Users            string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
+	PlainPasswords   Switch         `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
 	Realm            string         `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
 	Allow            List           `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
 	Headers          headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
