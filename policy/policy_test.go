@@ -280,7 +280,8 @@ func TestBadPrincipals(t *testing.T) {
 		"usr:alice":                "did you mean user:?",
 		"authentcated":             "did you mean authenticated?",
 		"spiffe://":                "not a SPIFFE ID", // SPI-06
-		"spiffe://*/a":             "trust domain",
+		"spiffe://*/a":             "trust domain can't be a pattern",
+		"spiffe://*.example/a":     "trust domain can't be a pattern",
 		"spiffe://td.example/a*":   "whole segment",
 		"spiffe://td.example/**/a": "whole segment",
 		"spiffe://td.example/a/":   "not a SPIFFE ID", // SPI-02

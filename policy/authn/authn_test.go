@@ -276,6 +276,42 @@ func TestAuthenticate(t *testing.T) {
 	}
 }
 
+// A credential that is not in the form costs no hash and reads in no way.
+func TestParseBasic(t *testing.T) {
+	encode := base64.StdEncoding.EncodeToString
+	w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
+	w.load(t)
+	for name, field := range map[string]string{
+		"PWD-02 NUL":                 "Basic " + encode([]byte("u:x\x00x")),
+		"PWD-02 NUL in the user":     "Basic " + encode([]byte("u\x00:x")),
+		"PWD-02 control byte":        "Basic " + encode([]byte("u:x\x1f")),
+		"PWD-02 DEL":                 "Basic " + encode([]byte("u:x\x7f")),
+		"PWD-11 two spaces":          "Basic  " + encode([]byte("u:x")),
+		"PWD-11 a tab":               "Basic\t" + encode([]byte("u:x")),
+		"PWD-11 space behind":        "Basic " + encode([]byte("u:x")) + " ",
+		"PWD-11 no padding":          "Basic dTp4eA",
+		"PWD-11 bits behind the end": "Basic dTp4eB==",
+		"PWD-11 line break, which encoding/base64 passes over": "Basic dTp4\r\neA==",
+		"PWD-11 letters of URLs":                               "Basic dTo_Pz8_",
+		"not UTF-8":                                            "Basic " + encode([]byte("u:\xff")),
+		"no colon":                                             "Basic " + encode([]byte("u")),
+		"nothing":                                              "Basic ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c, ok, err := parseBasic(field); err == nil && ok {
+				t.Errorf("%q reads as %q with %q", field, c.name, c.password)
+			}
+			if got := w.verdict(t, request(field)); got == "ok" || w.hashes.Load() > 0 {
+				t.Errorf("%q: got %s after %d hashes", field, got, w.hashes.Load())
+			}
+		})
+	}
+	c, ok, err := parseBasic("Basic " + encode([]byte("ü:a:b:")))
+	if !ok || err != nil || string(c.name) != "ü" || string(c.password) != "a:b:" { // PWD-12
+		t.Errorf("got %q with %q, %t, %v", c.name, c.password, ok, err)
+	}
+}
+
 // PWD-06: any failure costs one verification at the file's highest cost; a
 // cheaper entry runs the dear one too. Counted, not timed.
 func TestFailuresCostTheSame(t *testing.T) {
@@ -415,6 +451,11 @@ func TestVerifiedCache(t *testing.T) {
 	}
 	step("first", "x", "ok", 1)
 	step("again", "x", "ok", 0)
+	late := &attempt{generation: w.current.Load(), credential: credential{[]byte("u"), []byte("x")}}
+	late.key = w.verifiedKey(late.credential, late.users["u"].stored)
+	if login, err := w.hash(late); login == nil || err != nil || w.hashes.Load() != 1 {
+		t.Errorf("who came too late for the first hash: %v, %v after %d hashes", login, err, w.hashes.Load())
+	}
 	step("wrong", "y", "bad_credentials", 1)
 	step("wrong again", "y", "bad_credentials", 1)
 	w.load(t)
@@ -438,6 +479,30 @@ func TestVerifiedCache(t *testing.T) {
 	}
 	if n := len(g.verified); n != maxVerified {
 		t.Errorf("%d logins remembered, want %d", n, maxVerified)
+	}
+}
+
+// PWD-08: the key of a login is made of each field, with its length.
+func TestVerifiedKey(t *testing.T) {
+	w := newWorld(t, "")
+	key := func(user, stored, password string) [32]byte {
+		return w.verifiedKey(credential{[]byte(user), []byte(password)}, stored)
+	}
+	base := key("ab", "cd", "ef")
+	if key("ab", "cd", "ef") != base {
+		t.Error("the same login has two keys")
+	}
+	for _, other := range [][3]string{{"x", "cd", "ef"}, {"ab", "x", "ef"}, {"ab", "cd", "x"}, {"a", "bcd", "ef"}, {"ab", "c", "def"}, {"", "abcd", "ef"}} {
+		if key(other[0], other[1], other[2]) == base {
+			t.Errorf("%q has the key of another login", other)
+		}
+	}
+	const gap = "\x00\x00\x00\x00\x00\x00\x00\x00" // as wide as a length
+	if key("a", "b"+gap+"c", "d") == key("a"+gap+"b", "c", "d") {
+		t.Error("a gap between fields can be part of one")
+	}
+	if newWorld(t, "").verifiedKey(credential{[]byte("ab"), []byte("ef")}, "cd") == base {
+		t.Error("two processes have the same key")
 	}
 }
 
@@ -543,7 +608,7 @@ func TestLimiterCountsGuessesMadeAtOnce(t *testing.T) {
 
 // PWD-14, PWD-15.
 func TestLimiter(t *testing.T) {
-	w := newWorld(t, "u:"+bcryptOf(t, "x", 4)+"\nv:"+bcryptOf(t, "x", 4))
+	w := newWorld(t, "u:"+bcryptOf(t, "x", 4)+"\nv:"+bcryptOf(t, "x", 4)+"\nw:"+bcryptOf(t, "x", 4))
 	w.load(t)
 	from := func(addr, user, password string) *policy.Request {
 		r := basic(user, password)
@@ -551,6 +616,16 @@ func TestLimiter(t *testing.T) {
 		return r
 	}
 	w.verdict(t, from("192.0.2.9", "v", "x")) // v is known from now on
+	for range burst - 1 {
+		w.verdict(t, from("192.0.2.7", "u", "no"))
+		w.verdict(t, from("192.0.2.7", "w", "no"))
+	}
+	w.verdict(t, from("192.0.2.7", "w", "x")) // which begins anew, but for w alone
+	for name, want := range map[string][]string{"u": {"bad_credentials", "rate_limited"}, "w": {"bad_credentials", "bad_credentials"}} {
+		if got := []string{w.verdict(t, from("192.0.2.7", name, "no")), w.verdict(t, from("192.0.2.7", name, "no"))}; !slices.Equal(got, want) {
+			t.Errorf("%s after the success of w: got %s, want %s", name, got, want)
+		}
+	}
 	for i := range burst {
 		if got := w.verdict(t, from("192.0.2.1", "u", fmt.Sprint(i))); got != "bad_credentials" {
 			t.Fatalf("failure %d: %s", i, got)
