@@ -36,8 +36,9 @@ func NewPeer(leaf *x509.Certificate) *Peer {
 }
 
 // distinguishedName writes a name as RFC 4514 does, all of it in the order in
-// which it was signed, as openssl prints it with -nameopt RFC2253. It is ""
-// for a name that can't be read, which no principal matches.
+// which it was signed, as openssl prints it with -nameopt RFC2253, but for
+// kinds of attribute that Go has no word for, such as emailAddress: those are
+// OID=#DER. It is "" for a name that can't be read, which no principal matches.
 func distinguishedName(raw []byte) string {
 	var name pkix.RDNSequence
 	if rest, err := asn1.Unmarshal(raw, &name); err != nil || len(rest) > 0 {
