@@ -29,21 +29,22 @@ func newScope(paths []string) scope {
 	return s
 }
 
-// addPath adds the way to path and, if it is a folder, its entries and the way
-// to each that is a link.
+// addPath adds the way to path. Of a folder it adds the entries and the way to
+// each that is a link, of a file the folder that it is in.
 func (s scope) addPath(path string) {
-	dir, found := s.follow(path)
+	end, found := s.follow(path)
 	if !found {
 		return
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return // a file, or gone again
+	entries, err := os.ReadDir(end)
+	if err != nil { // a file, or gone again
+		s.note(filepath.Dir(end))
+		return
 	}
-	s.folder(dir).all = true
+	s.folder(end).all = true
 	for _, e := range entries {
 		if e.Type()&fs.ModeSymlink != 0 {
-			s.follow(filepath.Join(dir, e.Name()))
+			s.follow(filepath.Join(end, e.Name()))
 		}
 	}
 }
@@ -53,9 +54,8 @@ func (s scope) addPath(path string) {
 const maxLinks = 40
 
 // follow goes an absolute path name by name, as the kernel does, and notes
-// every link that it passes, where it ends, and the folder of that in its
-// parent. Of what is missing it notes the first name: there it will appear. It
-// returns the end's real path.
+// every link that it passes and where it ends. Of what is missing it notes the
+// first name: there it will appear. It returns the end's real path.
 func (s scope) follow(path string) (end string, found bool) {
 	dir, rest, links := "/", path, 0
 	for rest != "" {
@@ -89,7 +89,6 @@ func (s scope) follow(path string) (end string, found bool) {
 		rest = target + "/" + rest
 	}
 	s.note(dir)
-	s.note(filepath.Dir(dir))
 	return dir, true
 }
 

@@ -3,8 +3,10 @@ package watch
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -183,7 +185,8 @@ func TestLinkOnTheWay(t *testing.T) {
 	}
 	point(at("links", "current"), "../v1")
 	point(at("entry"), at("links", "current"))
-	s := start(t, nil, at("entry", "tls"))
+	var opened atomic.Pointer[fsnotify.Watcher]
+	s := start(t, func(w *Watcher) { w.open = keep(&opened) }, at("entry", "tls"))
 	s.follow(t, []step{
 		{"inner link moved", func() { point(at("links", "current"), "../v2") }},
 		{"write behind it", func() { write(t, at("v2", "tls", "tls.crt"), "x") }},
@@ -195,6 +198,74 @@ func TestLinkOnTheWay(t *testing.T) {
 	point(at("links", "current"), "../v1")
 	if n := s.settle(); n != 0 {
 		t.Errorf("%d signals from where no link leads any more", n)
+	}
+	for _, dir := range opened.Load().WatchList() {
+		if dir == at("v1", "tls") || dir == at("v2", "tls") || dir == at("links") {
+			t.Errorf("%s is still watched", dir)
+		}
+	}
+}
+
+// keep opens real watchers and shows the newest to the test.
+func keep(newest *atomic.Pointer[fsnotify.Watcher]) func() (*fsnotify.Watcher, error) {
+	return func() (*fsnotify.Watcher, error) {
+		events, err := fsnotify.NewWatcher()
+		newest.Store(events)
+		return events, err
+	}
+}
+
+// LIB-01: a folder's entries may be links to files kept elsewhere.
+func TestLinkedEntry(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir, store := filepath.Join(base, "tls"), filepath.Join(base, "store")
+	try(t, os.Mkdir(dir, 0o700), os.Mkdir(store, 0o700))
+	write(t, filepath.Join(store, "crt"), "0")
+	try(t, os.Symlink("../store/crt", filepath.Join(dir, "tls.crt")))
+	start(t, nil, dir).follow(t, []step{
+		{"write", func() { write(t, filepath.Join(store, "crt"), "1") }},
+		{"rename over", func() {
+			write(t, filepath.Join(store, "new"), "2")
+			try(t, os.Rename(filepath.Join(store, "new"), filepath.Join(store, "crt")))
+		}},
+		{"write again", func() { write(t, filepath.Join(store, "crt"), "3") }},
+	})
+}
+
+// ROT-11: the parent is watched too: whoever mounts a volume anew removes and
+// makes the folder, and the events of a mount that ended tell nothing.
+func TestScope(t *testing.T) {
+	v := certstest.NewVolume(t, secret("0"))
+	version, err := os.Readlink(filepath.Join(v.Dir, "..data"))
+	try(t, err)
+	real, err := filepath.EvalSymlinks(v.Dir)
+	try(t, err)
+	parent := filepath.Dir(real)
+	for _, c := range []struct {
+		path    string
+		folders []string
+		matters []string
+	}{
+		{v.Dir, []string{parent, real, filepath.Join(real, version)},
+			[]string{real, filepath.Join(real, "any name"), filepath.Join(real, version, "tls.crt")}},
+		{filepath.Join(v.Dir, "..data"), []string{real, filepath.Join(real, version)},
+			[]string{filepath.Join(real, "..data"), filepath.Join(real, version, "any name")}},
+		{filepath.Join(v.Dir, "tls.crt"), []string{real, filepath.Join(real, version)},
+			[]string{filepath.Join(real, "..data"), filepath.Join(real, "tls.crt"), filepath.Join(real, version), filepath.Join(real, version, "tls.crt")}},
+	} {
+		got := newScope([]string{c.path})
+		if folders := slices.Sorted(maps.Keys(got)); !slices.Equal(folders, c.folders) {
+			t.Errorf("%s: watches %q, want %q", c.path, folders, c.folders)
+		}
+		for _, path := range c.matters {
+			if !got.matters(path) {
+				t.Errorf("%s: %s does not matter", c.path, path)
+			}
+		}
+		if beside := filepath.Join(parent, "beside"); got.matters(beside) {
+			t.Errorf("%s: %s matters", c.path, beside)
+		}
 	}
 }
 
@@ -228,7 +299,41 @@ func TestNeighbour(t *testing.T) {
 	}
 }
 
-// ROT-10: a storm of events is few signals, though not none until it ends.
+// ROT-10: a signal waits for quiet, but not for ever.
+func TestDebounce(t *testing.T) {
+	for name, c := range map[string]struct{ pace, want time.Duration }{
+		"one event":             {time.Hour, 50 * time.Millisecond},
+		"events without end":    {10 * time.Millisecond, 100 * time.Millisecond},
+		"events just too close": {49 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDebounce(New(Options{}).opts.Debounce)
+				pace := time.NewTicker(c.pace)
+				defer pace.Stop()
+				for batch := range 2 {
+					began := time.Now()
+					d.event()
+					for ticked := false; !ticked; {
+						select {
+						case <-pace.C:
+							d.event()
+						case <-d.timer.C:
+							ticked = true
+						}
+					}
+					if took := time.Since(began); took != c.want {
+						t.Errorf("batch %d: signal after %s, want %s", batch, took, c.want)
+					}
+					d.over()
+					pace.Reset(c.pace)
+				}
+			})
+		})
+	}
+}
+
+// ROT-10: a storm of events is few signals.
 func TestStorm(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -357,25 +462,28 @@ func TestEventsComeBack(t *testing.T) {
 // is replaced without waiting for the poll.
 func TestLostEvents(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(*fsnotify.Watcher) error{
-		"overflow":        func(w *fsnotify.Watcher) error { w.Errors <- fsnotify.ErrEventOverflow; return nil },
-		"read error":      func(w *fsnotify.Watcher) error { w.Errors <- syscall.EIO; return nil },
-		"closed channels": (*fsnotify.Watcher).Close,
+	overflow := func(w *fsnotify.Watcher) error { w.Errors <- fsnotify.ErrEventOverflow; return nil }
+	readError := func(w *fsnotify.Watcher) error { w.Errors <- syscall.EIO; return nil }
+	for name, c := range map[string]struct {
+		lose     func(*fsnotify.Watcher) error
+		replaced bool
+	}{
+		"overflow":        {overflow, false},
+		"read error":      {readError, true},
+		"closed channels": {(*fsnotify.Watcher).Close, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			var opened atomic.Pointer[fsnotify.Watcher]
-			s := start(t, func(w *Watcher) {
-				w.open = func() (*fsnotify.Watcher, error) {
-					events, err := fsnotify.NewWatcher()
-					opened.Store(events)
-					return events, err
-				}
-			}, dir)
+			s := start(t, func(w *Watcher) { w.open = keep(&opened) }, dir)
+			first := opened.Load()
 			s.settle()
-			try(t, lose(opened.Load()))
+			try(t, c.lose(first))
 			s.wait(t, name)
+			if replaced := opened.Load() != first; replaced != c.replaced {
+				t.Errorf("the watcher was replaced: %t, want %t", replaced, c.replaced)
+			}
 			s.settle()
 			write(t, filepath.Join(dir, "f"), "x")
 			s.wait(t, "event afterwards")
