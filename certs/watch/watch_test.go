@@ -242,6 +242,8 @@ func TestScope(t *testing.T) {
 	real, err := filepath.EvalSymlinks(v.Dir)
 	try(t, err)
 	parent := filepath.Dir(real)
+	plain := filepath.Join(real, "plain")
+	write(t, plain, "0")
 	for _, c := range []struct {
 		path    string
 		folders []string
@@ -253,6 +255,7 @@ func TestScope(t *testing.T) {
 			[]string{filepath.Join(real, "..data"), filepath.Join(real, version, "any name")}},
 		{filepath.Join(v.Dir, "tls.crt"), []string{real, filepath.Join(real, version)},
 			[]string{filepath.Join(real, "..data"), filepath.Join(real, "tls.crt"), filepath.Join(real, version), filepath.Join(real, version, "tls.crt")}},
+		{plain, []string{parent, real}, []string{plain, real}},
 	} {
 		got := newScope([]string{c.path})
 		if folders := slices.Sorted(maps.Keys(got)); !slices.Equal(folders, c.folders) {
