@@ -288,6 +288,20 @@ func TestOddPaths(t *testing.T) {
 	}
 }
 
+// A folder that went away before it could be watched, or is not ours to read,
+// is no lack of inotify either.
+func TestFolderThatCannotBeWatched(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{syscall.ENOENT, syscall.EACCES, fsnotify.ErrClosed} {
+		s := start(t, func(w *Watcher) {
+			w.add = func(*fsnotify.Watcher, string) error { return err }
+		}, t.TempDir())
+		if s.log.String() != "" {
+			t.Errorf("%v: logged: %s", err, s.log)
+		}
+	}
+}
+
 // A busy neighbour in the parent folder is nobody's change.
 func TestNeighbour(t *testing.T) {
 	t.Parallel()
