@@ -29,9 +29,15 @@ type Loop struct {
 	// What names the thing in logs and metrics.
 	What string
 	// Load loads a candidate, checks it and puts it in service. An error
-	// means that what was in service still is.
+	// means that what was in service still is. The same text is the same
+	// failure, which is said once: so it holds nothing that changes by itself,
+	// such as the time. Load is not called twice at a time.
 	Load func(context.Context) (Result, error)
 	Log  *slog.Logger
+	// Now is the clock of Result.Again and of the status; nil means time.Now.
+	Now func() time.Time
+
+	said map[string]bool // failures logged since the last success; Run's own
 
 	mu     sync.Mutex
 	status Status
@@ -40,10 +46,11 @@ type Loop struct {
 // Status is the state of a loop.
 type Status struct {
 	What        string    `json:"what"`
-	Generation  string    `json:"generation"`    // in service; "" before the first success
-	OK          bool      `json:"ok"`            // the last attempt succeeded
-	Err         string    `json:"err,omitempty"` // why the last attempt failed; "" if it did not
-	LastSuccess time.Time `json:"last_success"`  // zero before the first
+	Generation  string    `json:"generation"`     // in service; "" before the first success
+	OK          bool      `json:"ok"`             // the last attempt succeeded
+	Err         string    `json:"err,omitempty"`  // why the last attempt failed; "" if it did not
+	LastSuccess time.Time `json:"last_success"`   // zero before the first
+	Since       time.Time `json:"since,omitzero"` // when Generation came into service; zero before
 }
 
 // Pauses of a loop.
@@ -70,30 +77,38 @@ func (l *Loop) First(ctx context.Context) error {
 	return err
 }
 
-// Run loads again whenever changed says so, until ctx ends. It returns nil.
+// Run loads again whenever changed says so, until ctx ends. It returns nil. A
+// closed channel says nothing more; a nil one never did.
 func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 	// What First saw may have changed before Run was listening, or asked to be
 	// loaded again: begin with a load.
 	wake := time.NewTimer(0)
 	defer wake.Stop()
+	l.said = map[string]bool{}
 	retry := firstRetry
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
+		case _, open := <-changed:
+			if !open {
+				changed = nil
+				continue
+			}
 		case <-wake.C:
 		}
-		again, err := l.once(ctx)
+		before := l.Status()
+		again, err := l.once(ctx, before)
+		if err == nil || err.Error() != before.Err {
+			retry = firstRetry // other content: what it lacks may land soon
+		}
 		switch {
 		case err != nil:
 			wake.Reset(retry)
 			retry = min(2*retry, lastRetry)
 		case !again.IsZero():
-			retry = firstRetry
-			wake.Reset(time.Until(again))
+			wake.Reset(again.Sub(l.now()))
 		default:
-			retry = firstRetry
 			wake.Stop()
 		}
 		if !pause(ctx, minInterval) {
@@ -114,20 +129,25 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (l *Loop) once(ctx context.Context) (again time.Time, err error) {
-	before := l.Status()
+// once loads and says what has changed since before.
+func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err error) {
 	r, err := l.Load(ctx)
 	if ctx.Err() != nil {
 		return time.Time{}, nil // a load that was cut short says nothing
 	}
 	l.note(r, err)
-	switch {
-	case err != nil && before.Err != err.Error():
-		l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", before.Generation)
-	case err == nil && !before.OK:
+	if err != nil {
+		if !l.said[err.Error()] { // torn files may alternate between two
+			l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", before.Generation)
+		}
+		l.said[err.Error()] = true
+		return time.Time{}, err
+	}
+	if !before.OK {
 		l.Log.Info("reload works again", "source", l.What, "generation", r.Generation)
 	}
-	return r.Again, err
+	clear(l.said)
+	return r.Again, nil
 }
 
 func (l *Loop) note(r Result, err error) {
@@ -137,5 +157,16 @@ func (l *Loop) note(r Result, err error) {
 		l.status.OK, l.status.Err = false, err.Error()
 		return
 	}
-	l.status = Status{Generation: r.Generation, OK: true, LastSuccess: time.Now()}
+	now, since := l.now(), l.status.Since
+	if r.Generation != l.status.Generation {
+		since = now
+	}
+	l.status = Status{Generation: r.Generation, OK: true, LastSuccess: now, Since: since}
+}
+
+func (l *Loop) now() time.Time {
+	if l.Now == nil {
+		return time.Now()
+	}
+	return l.Now()
 }

@@ -86,7 +86,7 @@ func TestLoopRetries(t *testing.T) {
 		x, changed := &thing{}, make(chan struct{}, 1)
 		l := x.run(t, changed)
 		synctest.Wait()
-		good := l.Status().LastSuccess
+		good, since := l.Status().LastSuccess, l.Status().Since
 		x.set(errors.New("torn"), 0)
 		changed <- struct{}{}
 		time.Sleep(5 * time.Minute)
@@ -104,7 +104,7 @@ func TestLoopRetries(t *testing.T) {
 		x.set(nil, 0)
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
-		if st := l.Status(); !st.OK || st.Err != "" || !st.LastSuccess.After(good) {
+		if st := l.Status(); !st.OK || st.Err != "" || !st.LastSuccess.After(good) || !st.Since.Equal(since) {
 			t.Errorf("status after recovery %+v", st)
 		}
 		if log := x.log.String(); strings.Count(log, "torn") != 1 || strings.Count(log, "works again") != 1 {
@@ -137,6 +137,100 @@ func TestLoopWakesForWhatIsStaged(t *testing.T) {
 		synctest.Wait()
 		if n := len(x.loads); n != 4 || x.loads[3]-x.loads[2] != time.Hour {
 			t.Errorf("loads at %v, want one an hour after the third", x.loads)
+		}
+	})
+}
+
+// ROT-10: two failures in turn, as torn files make them, are two lines.
+func TestLoopSaysEachFailureOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{})
+		x.run(t, changed)
+		for i := range 10 {
+			x.set(errors.New([]string{"torn", "garbage"}[i%2]), 0)
+			changed <- struct{}{}
+			synctest.Wait()
+		}
+		if log := x.log.String(); strings.Count(log, "torn") != 1 || strings.Count(log, "garbage") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+		x.set(nil, 0)
+		changed <- struct{}{}
+		x.set(errors.New("torn"), 0)
+		changed <- struct{}{}
+		synctest.Wait()
+		if log := x.log.String(); strings.Count(log, "torn") != 2 {
+			t.Errorf("a failure after a success was not said:\n%s", log)
+		}
+	})
+}
+
+// Another failure is another content: its second half may land soon. The same
+// one at each poll is not.
+func TestLoopRetriesAnotherFailureSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{})
+		x.run(t, changed)
+		x.set(errors.New("torn"), 0)
+		time.Sleep(time.Second)
+		changed <- struct{}{}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		before := len(x.loads)
+		changed <- struct{}{}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := len(x.loads) - before; n > 2 {
+			t.Errorf("%d loads in 20 s of the same failure", n)
+		}
+		x.set(errors.New("garbage"), 0)
+		changed <- struct{}{}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		n := len(x.loads)
+		if gap := x.loads[n-1] - x.loads[n-2]; gap > time.Second {
+			t.Errorf("the last pause is %s after another failure", gap)
+		}
+	})
+}
+
+// A closed channel is no storm of changes; failures are still retried.
+func TestLoopSurvivesClosedChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{})
+		close(changed)
+		l := x.run(t, changed)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := len(x.loads); n != 2 {
+			t.Errorf("%d loads, want the first and Run's own", n)
+		}
+		if st := l.Status(); st.Since.After(x.start) || !st.LastSuccess.Equal(st.Since) {
+			t.Errorf("status %+v", st)
+		}
+	})
+}
+
+// The clock of the loop decides when something staged is due.
+func TestLoopUsesItsClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead := 100 * time.Hour
+		x := &thing{start: time.Now()}
+		l := &reload.Loop{What: "things", Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(ahead) }}
+		l.Load = func(ctx context.Context) (reload.Result, error) {
+			r, err := x.load(ctx)
+			if len(x.loads) == 1 {
+				r.Again = x.start.Add(ahead + time.Hour)
+			}
+			return r, err
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 90*time.Minute)
+		defer stop()
+		if err := l.Run(ctx, nil); err != nil || len(x.loads) != 2 || x.loads[1] != time.Hour {
+			t.Errorf("loads at %v, %v; want the second after an hour", x.loads, err)
+		}
+		if got := l.Status().LastSuccess; !got.Equal(x.start.Add(ahead + time.Hour)) {
+			t.Errorf("last success %s", got)
 		}
 	})
 }
