@@ -11,9 +11,17 @@
 // A [Material] is one immutable value: certificates, roots and CRLs that were
 // read together are swapped together. A candidate is checked before it
 // serves (key fits, chain in order, dates, usages, names that were served
-// before, every block of every bundle readable, CRLs signed by their issuer).
-// One that fails leaves the last good generation in service. One that is not
-// yet valid is staged until it is.
+// before, every block of every bundle readable, CRLs complete and signed by
+// their issuer). One that fails leaves the last good generation in service.
+// One whose certificate is not yet valid is staged until it is; whom it trusts
+// counts at once, so that a revocation does not wait for a date.
+//
+// A CRL that was in service may be replaced but not go away while its CA is
+// trusted. One past its nextUpdate refuses the certificates of its issuer.
+//
+// What an operator should know (CRL overdue, CA or certificate expired) is
+// logged once when it becomes true, without any event, and stands in the
+// [Status] for as long as it is.
 //
 // [Store.VerifyPeer] asks the roots of the generation in service, on resumed
 // sessions too, at the exact time, without any network connection.
@@ -21,7 +29,10 @@
 // # What it does not do
 //
 // It never skips verification, never falls back to the system's roots, and
-// does not tolerate clock skew.
+// does not tolerate clock skew. Delta, indirect and partial CRLs are refused,
+// not combined. A candidate is taken as a whole or not at all: while the
+// replacement of a certificate is refused, a newer CRL waits with it, and the
+// alarm says so.
 //
 // # Design
 //

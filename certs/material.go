@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ type Input struct {
 	// by trust domain.
 	Domains map[string]File
 	CRLs    []File
-	// Notes are for the log when the material comes into service.
+	// Notes are said once in the log, such as which file is not used.
 	Notes []string
 }
 
@@ -43,16 +44,20 @@ type PairInput struct {
 
 // Material is one immutable generation of what is presented and trusted.
 type Material struct {
-	ID    string // short hash of the content
-	Notes []string
-	pairs []*Pair
-	exact map[string][]*Pair // by lower-case name; "*.x" for wildcards
-	trust *trust             // nil: no client certificates
+	ID    string   // short hash of the content
+	Notes []string // of the [Input]
+
+	pairs   []*Pair
+	exact   map[string][]*Pair // by lower-case name; "*.x" for wildcards
+	trust   *trust             // nil: no client certificates
+	pairsID [sha256.Size]byte
+	trustID [sha256.Size]byte
 }
 
 // Pair is a certificate that is presented.
 type Pair struct {
 	Name  string
+	File  string          // of the chain, for logs
 	Cert  tls.Certificate // Leaf is set
 	names []string
 }
@@ -60,7 +65,8 @@ type Pair struct {
 // NewMaterial checks the input and makes a material of it. The dates of the
 // pairs are not checked here: see [Store].
 func NewMaterial(in Input) (*Material, error) {
-	m := &Material{ID: in.id(), Notes: in.Notes, exact: map[string][]*Pair{}}
+	m := &Material{Notes: in.Notes, exact: map[string][]*Pair{}, pairsID: in.pairsID(), trustID: in.trustID()}
+	m.ID = m.id()
 	if len(in.Pairs) == 0 {
 		return nil, errors.New("no certificate and key")
 	}
@@ -82,24 +88,45 @@ func NewMaterial(in Input) (*Material, error) {
 	return m, err
 }
 
-// id hashes every file with its name, in the order in which they count.
-func (in *Input) id() string {
+// id is the short form in which logs and metrics name the content.
+func (m *Material) id() string {
+	sum := sha256.Sum256(append(m.pairsID[:], m.trustID[:]...))
+	return hex.EncodeToString(sum[:6])
+}
+
+func (in *Input) pairsID() [sha256.Size]byte {
+	var list []File
+	for _, p := range in.Pairs {
+		list = append(list, p.Cert, p.Key)
+	}
+	return hashFiles(list)
+}
+
+func (in *Input) trustID() [sha256.Size]byte {
+	list := slices.Concat(in.Bundle, in.CRLs)
+	for _, d := range slices.Sorted(maps.Keys(in.Domains)) {
+		list = append(list, in.Domains[d])
+	}
+	return hashFiles(list)
+}
+
+// hashFiles hashes files with their names, in the order in which they count.
+func hashFiles(list []File) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	add := func(f File) {
+	for _, f := range list {
 		fmt.Fprintf(h, "%d:%s%d:", len(f.Name), f.Name, len(f.Data))
 		h.Write(f.Data)
 	}
-	for _, p := range in.Pairs {
-		add(p.Cert)
-		add(p.Key)
-	}
-	for _, f := range slices.Concat(in.Bundle, in.CRLs) {
-		add(f)
-	}
-	for _, d := range slices.Sorted(maps.Keys(in.Domains)) {
-		add(in.Domains[d])
-	}
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	h.Sum(sum[:0])
+	return sum
+}
+
+// withPairsOf is what m trusts and what old presents.
+func (m *Material) withPairsOf(old *Material) *Material {
+	mixed := *m
+	mixed.pairs, mixed.exact, mixed.pairsID = old.pairs, old.exact, old.pairsID
+	mixed.ID = mixed.id()
+	return &mixed
 }
 
 func newPair(in PairInput) (*Pair, error) {
@@ -121,7 +148,7 @@ func newPair(in PairInput) (*Pair, error) {
 	if !servesTLS(leaf) {
 		return nil, fmt.Errorf("%s: the extended key usage lacks serverAuth, so clients would refuse it", in.Cert.Name)
 	}
-	p := &Pair{Name: in.Name, Cert: tls.Certificate{PrivateKey: key, Leaf: leaf}, names: servedNames(leaf)}
+	p := &Pair{Name: in.Name, File: in.Cert.Name, Cert: tls.Certificate{PrivateKey: key, Leaf: leaf}, names: servedNames(leaf)}
 	for _, c := range chain {
 		p.Cert.Certificate = append(p.Cert.Certificate, c.Raw)
 	}
@@ -163,8 +190,9 @@ func servedNames(leaf *x509.Certificate) []string {
 	return names
 }
 
-// certificate chooses by server name, then by what the client can verify
-// (an ECDSA and an RSA pair may hold the same name), else the default pair.
+// certificate chooses by server name, then by what the client can verify (an
+// ECDSA and an RSA pair may hold the same names). A name that nobody holds, or
+// none, gets the default pair or one that holds the same names as that.
 func (m *Material) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
 	if len(m.pairs) == 1 {
 		return &m.pairs[0].Cert
@@ -176,13 +204,38 @@ func (m *Material) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
 			candidates = m.exact["*."+parent]
 		}
 	}
+	if candidates == nil {
+		candidates = m.likeDefault()
+	}
+	unnamed := *hello
+	unnamed.ServerName = "" // the name is judged above; what counts here are key and signature
 	for _, p := range candidates {
-		if hello.SupportsCertificate(&p.Cert) == nil {
+		if unnamed.SupportsCertificate(&p.Cert) == nil {
 			return &p.Cert
 		}
 	}
-	if len(candidates) > 0 {
-		return &candidates[0].Cert
+	return &candidates[0].Cert
+}
+
+// likeDefault are the default pair and those with the same names.
+func (m *Material) likeDefault() []*Pair {
+	names := m.pairs[0].names
+	list := m.pairs[:1:1]
+	for _, p := range m.pairs[1:] {
+		if len(names) > 0 && slices.Equal(slices.Sorted(slices.Values(p.names)), slices.Sorted(slices.Values(names))) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// forPeer chooses what to present to a server that asks for a certificate. The
+// CAs that it names are only a hint: where none fits, it gets the default pair.
+func (m *Material) forPeer(ask *tls.CertificateRequestInfo) *tls.Certificate {
+	for _, p := range m.pairs {
+		if ask.SupportsCertificate(&p.Cert) == nil {
+			return &p.Cert
+		}
 	}
 	return &m.pairs[0].Cert
 }
@@ -208,6 +261,52 @@ func (m *Material) expired(now time.Time) *Pair {
 	return nil
 }
 
+// named returns the pair of that name, or nil.
+func (m *Material) named(name string) *Pair {
+	for _, p := range m.pairs {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// remarks are what an operator should know of a material that is in service.
+func (m *Material) remarks(now time.Time) []remark {
+	var list []remark
+	for _, n := range m.Notes {
+		list = append(list, remark{slog.LevelInfo, "file not used", n})
+	}
+	for _, p := range m.pairs {
+		if now.After(p.Cert.Leaf.NotAfter) {
+			list = append(list, remark{slog.LevelError, "certificate expired",
+				fmt.Sprintf("%s ended %s", p.File, utc(p.Cert.Leaf.NotAfter))})
+		}
+	}
+	if m.trust != nil {
+		list = append(list, m.trust.remarks(now)...)
+	}
+	return list
+}
+
+// nextDate is when remarks change next, or zero.
+func (m *Material) nextDate(now time.Time) time.Time {
+	var dates []time.Time
+	for _, p := range m.pairs {
+		dates = append(dates, p.Cert.Leaf.NotAfter)
+	}
+	if m.trust != nil {
+		dates = append(dates, m.trust.dates()...)
+	}
+	var next time.Time
+	for _, d := range dates {
+		if d = d.Add(1); d.After(now) && (next.IsZero() || d.Before(next)) {
+			next = d
+		}
+	}
+	return next
+}
+
 // missingNames returns the names that old served and m does not.
 func (m *Material) missingNames(old *Material) []string {
 	var missing []string
@@ -221,5 +320,5 @@ func (m *Material) missingNames(old *Material) []string {
 
 func (m *Material) coveredByWildcard(name string) bool {
 	_, parent, ok := strings.Cut(name, ".")
-	return ok && !strings.HasPrefix(name, "*.") && m.exact["*."+parent] != nil
+	return ok && m.exact["*."+parent] != nil
 }

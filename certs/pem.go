@@ -7,12 +7,15 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ParseCertificates reads every certificate of a PEM file and refuses the
 // whole file when anything in it is not one: x509.CertPool skips such blocks
 // silently, which would be a bundle that trusts less, or a chain that is
-// shorter, than its owner believes. Text between blocks is allowed.
+// shorter, than its owner believes. Text before a block is allowed, as openssl
+// and others write it; after the last one it is what a cut or overwritten file
+// looks like, and refused.
 func ParseCertificates(name string, data []byte) ([]*x509.Certificate, error) {
 	return parseAll(name, data, "CERTIFICATE", x509.ParseCertificate)
 }
@@ -47,7 +50,8 @@ var (
 )
 
 // eachBlock calls do for every PEM block, counted from 1, and refuses data in
-// which a block begins or ends that can't be read.
+// which a block begins or ends that can't be read, and data that goes on after
+// the last block.
 func eachBlock(name string, data []byte, do func(i int, b *pem.Block) error) error {
 	marks := bytes.Count(data, pemBegin)
 	if bytes.Count(data, pemEnd) != marks {
@@ -67,6 +71,9 @@ func eachBlock(name string, data []byte, do func(i int, b *pem.Block) error) err
 	}
 	if i != marks {
 		return fmt.Errorf("%s: %d of %d PEM blocks can't be read", name, marks-i, marks)
+	}
+	if i > 0 && len(bytes.TrimSpace(data)) > 0 {
+		return fmt.Errorf("%s goes on after its last PEM block: it may be cut off or overwritten", name)
 	}
 	return nil
 }
@@ -95,9 +102,14 @@ func parseKey(name string, data []byte) (crypto.Signer, error) {
 	return key, err
 }
 
+var errEncrypted = errors.New("the private key is encrypted; store it decrypted in the Secret")
+
 func decodeKey(b *pem.Block) (crypto.Signer, error) {
 	var key any
 	var err error
+	if strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") { // RFC 1421, as old openssl writes it
+		return nil, errEncrypted
+	}
 	switch b.Type {
 	case "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(b.Bytes)
@@ -106,7 +118,7 @@ func decodeKey(b *pem.Block) (crypto.Signer, error) {
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(b.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
-		return nil, errors.New("the private key is encrypted; store it decrypted in the Secret")
+		return nil, errEncrypted
 	default:
 		return nil, fmt.Errorf("the block is %s, not a private key", b.Type)
 	}

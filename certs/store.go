@@ -38,9 +38,18 @@ type Store struct {
 	once    sync.Once
 	loop    *reload.Loop
 	current atomic.Pointer[Material]
+	told    map[remark]bool // by the last load that succeeded; load's own
+
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next swap
-	said    map[string]bool
+	staged  time.Time     // see Status
+}
+
+// remark is something for the log that is said once for as long as it is true.
+type remark struct {
+	level slog.Level
+	event string // the message, constant
+	text  string
 }
 
 func (s *Store) init() {
@@ -52,8 +61,7 @@ func (s *Store) init() {
 			s.Now = time.Now
 		}
 		s.changed = make(chan struct{})
-		s.said = map[string]bool{}
-		s.loop = &reload.Loop{What: s.Name, Load: s.load, Log: s.Log}
+		s.loop = &reload.Loop{What: s.Name, Load: s.load, Log: s.Log, Now: s.Now}
 	})
 }
 
@@ -71,96 +79,110 @@ func (s *Store) Run(ctx context.Context, changed <-chan struct{}) error {
 
 // load is one attempt of the loop.
 func (s *Store) load(ctx context.Context) (reload.Result, error) {
-	now := s.Now()
-	old := s.current.Load()
 	m, err := s.Source.Load(ctx)
 	if err != nil {
 		return reload.Result{}, err
 	}
-	if old != nil && old.ID == m.ID {
-		s.warn(m, now)
-		return s.result(old, time.Time{}), nil
+	now, old := s.Now(), s.current.Load()
+	next, starts := m, time.Time{}
+	var remarks []remark
+	if old == nil || old.ID != m.ID {
+		if remarks, err = s.accept(m, old, now); err != nil {
+			return reload.Result{}, err
+		}
+		if at := m.notBefore(); now.Before(at) { // never at the start: accept refuses it
+			// Whom we trust changes at once: a revocation does not wait.
+			next, starts = m.withPairsOf(old), at
+			remarks = append(remarks, remark{slog.LevelWarn, "certificate staged until it is valid",
+				fmt.Sprintf("generation %s begins %s", m.ID, utc(at))})
+		}
 	}
-	if err := s.acceptable(m, old, now); err != nil {
-		return reload.Result{}, err
+	if old == nil || old.ID != next.ID {
+		s.swap(next, old)
 	}
-	if starts := m.notBefore(); now.Before(starts) {
-		s.Log.Warn("certificate staged until it is valid", "source", s.Source.String(), "generation", m.ID, "starts", starts)
-		return s.result(old, starts), nil
-	}
-	s.swap(m, old)
-	s.warn(m, now)
-	return s.result(m, time.Time{}), nil
+	s.setStaged(starts)
+	s.tell(append(remarks, next.remarks(now)...))
+	return reload.Result{Generation: next.ID, Again: earliest(starts, next.nextDate(now))}, nil
 }
 
-func (s *Store) result(g *Material, again time.Time) reload.Result {
-	return reload.Result{Generation: g.ID, Again: again}
+// earliest is the earlier of two times, of which zero is none.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
-// acceptable says why m must not replace old, which is nil at the start.
-func (s *Store) acceptable(m *Material, old *Material, now time.Time) error {
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// accept says why m must not replace old, which is nil at the start, or what
+// to remark if it does.
+func (s *Store) accept(m, old *Material, now time.Time) ([]remark, error) {
 	if p := m.expired(now); p != nil {
-		return fmt.Errorf("certificate %s ended %s", p.Name, p.Cert.Leaf.NotAfter.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%s ended %s", p.File, utc(p.Cert.Leaf.NotAfter))
 	}
 	if old == nil {
 		if starts := m.notBefore(); now.Before(starts) {
-			return fmt.Errorf("a certificate is not valid before %s; the clock says %s", starts.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+			return nil, fmt.Errorf("a certificate is not valid before %s; the clock says %s", utc(starts), utc(now))
 		}
-		return nil
+		return nil, nil
 	}
-	missing := m.missingNames(old)
-	if len(missing) == 0 || s.AllowNameLoss {
-		return nil
+	if old.trust != nil && m.trust != nil {
+		if lost := m.trust.lostCRL(old.trust); lost != nil {
+			return nil, fmt.Errorf("%s: the CRL of %s is gone, and without it nobody would be revoked; restart to go on without it", lost.file, lost.issuer.Subject)
+		}
 	}
-	if old.expired(now) != nil {
-		s.Log.Error("replacement lacks names but the certificate in service has ended", "source", s.Source.String(), "names", strings.Join(missing, ","))
-		return nil
-	}
-	return fmt.Errorf("the replacement lacks %s, which is served now (SIDEGATE_TLS_ALLOW_NAME_LOSS=true allows it)", strings.Join(missing, ", "))
+	return s.acceptNames(m, old, now)
 }
 
-// swap puts g in service and tells those who wait for a change.
-func (s *Store) swap(g, old *Material) {
-	s.current.Store(g)
+// acceptNames refuses to lose a name, unless what holds it has ended anyway.
+func (s *Store) acceptNames(m, old *Material, now time.Time) ([]remark, error) {
+	missing := strings.Join(m.missingNames(old), ", ")
+	switch {
+	case missing == "" || s.AllowNameLoss:
+		return nil, nil
+	case old.expired(now) == nil:
+		return nil, fmt.Errorf("the replacement lacks %s, which is served now (SIDEGATE_TLS_ALLOW_NAME_LOSS=true allows it)", missing)
+	}
+	return []remark{{slog.LevelError, "replacement lacks names but the certificate in service has ended", missing}}, nil
+}
+
+// swap puts m in service and tells those who wait for a change.
+func (s *Store) swap(m, old *Material) {
+	s.current.Store(m)
 	s.mu.Lock()
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	for i, p := range g.pairs {
-		attrs := []any{"generation", g.ID, "source", s.Source.String(), "name", p.Name,
-			"serial", fmt.Sprintf("%x", p.Cert.Leaf.SerialNumber), "expires", p.Cert.Leaf.NotAfter}
-		if old != nil && i < len(old.pairs) {
-			attrs = append(attrs, "old_serial", fmt.Sprintf("%x", old.pairs[i].Cert.Leaf.SerialNumber))
+	for _, p := range m.pairs {
+		attrs := []any{"generation", m.ID, "source", p.File, "serial", serial(p.Cert.Leaf), "expires", p.Cert.Leaf.NotAfter}
+		if old != nil {
+			if was := old.named(p.Name); was != nil {
+				attrs = append(attrs, "old_serial", serial(was.Cert.Leaf))
+			}
 		}
 		s.Log.Info("certificate in service", attrs...)
 	}
-	if g.trust != nil && len(g.trust.crls) == 0 && old == nil {
-		s.Log.Info("no CRL is configured, so no client certificate is ever revoked", "source", s.Source.String())
-	}
-	for _, note := range g.Notes {
-		s.sayOnce(note, func() { s.Log.Info(note, "source", s.Source.String()) })
-	}
 }
 
-// sayOnce does something the first time it meets the text.
-func (s *Store) sayOnce(text string, do func()) {
+func serial(c *x509.Certificate) string { return fmt.Sprintf("%x", c.SerialNumber) }
+
+func (s *Store) setStaged(starts time.Time) {
 	s.mu.Lock()
-	seen := s.said[text]
-	s.said[text] = true
-	s.mu.Unlock()
-	if !seen {
-		do()
-	}
+	defer s.mu.Unlock()
+	s.staged = starts
 }
 
-// warn logs each warning about the material once.
-func (s *Store) warn(m *Material, now time.Time) {
-	if m.trust == nil {
-		return
+// tell logs the remarks that the last load did not have.
+func (s *Store) tell(remarks []remark) {
+	told := make(map[remark]bool, len(remarks))
+	for _, r := range remarks {
+		if !s.told[r] {
+			s.Log.Log(context.Background(), r.level, r.event, "source", s.Source.String(), "err", r.text)
+		}
+		told[r] = true
 	}
-	for _, w := range m.trust.warnings(now) {
-		s.sayOnce(w, func() { s.Log.Warn(w, "source", s.Source.String()) })
-	}
+	s.told = told
 }
 
 // errNotLoaded cannot be met by callers that start with Load.
@@ -173,6 +195,16 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		return nil, errNotLoaded
 	}
 	return g.certificate(hello), nil
+}
+
+// GetClientCertificate returns what to present to a server that asks for a
+// certificate, for tls.Config.
+func (s *Store) GetClientCertificate(ask *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	g := s.current.Load()
+	if g == nil {
+		return nil, errNotLoaded
+	}
+	return g.forPeer(ask), nil
 }
 
 // VerifyPeer returns the verified chain of a peer, leaf first, or a
@@ -212,8 +244,12 @@ func (s *Store) Changed() <-chan struct{} {
 // Status is what a store has in service and how its last attempt went.
 type Status struct {
 	reload.Status
-	Certificates []Certificate
-	Warnings     []string
+	Source string `json:"source"`
+	// Staged is when a certificate that is not yet valid comes into service;
+	// zero without such.
+	Staged       time.Time     `json:"staged,omitzero"`
+	Certificates []Certificate `json:"certificates"`
+	Warnings     []string      `json:"warnings,omitempty"`
 }
 
 // Certificate is one certificate of a [Status].
@@ -229,7 +265,10 @@ type Certificate struct {
 // Status returns the state of the store.
 func (s *Store) Status() Status {
 	s.init()
-	st := Status{Status: s.loop.Status()}
+	st := Status{Status: s.loop.Status(), Source: s.Source.String()}
+	s.mu.Lock()
+	st.Staged = s.staged
+	s.mu.Unlock()
 	g := s.current.Load()
 	if g == nil {
 		return st
@@ -238,20 +277,18 @@ func (s *Store) Status() Status {
 		st.Certificates = append(st.Certificates, describe("server", p.Name, p.Cert.Leaf))
 	}
 	if g.trust != nil {
-		st.Warnings = g.trust.warnings(s.Now())
-		for _, ca := range g.trust.cas {
-			name := ca.Subject.CommonName
-			if name == "" {
-				name = ca.Subject.String()
-			}
-			st.Certificates = append(st.Certificates, describe("client_ca", name, ca))
+		st.Certificates = append(st.Certificates, g.trust.describe()...)
+	}
+	for _, r := range g.remarks(s.Now()) {
+		if r.level >= slog.LevelWarn {
+			st.Warnings = append(st.Warnings, r.text)
 		}
 	}
 	return st
 }
 
 func describe(use, name string, c *x509.Certificate) Certificate {
-	return Certificate{Use: use, Name: name, Subject: c.Subject.String(), Serial: fmt.Sprintf("%x", c.SerialNumber),
+	return Certificate{Use: use, Name: name, Subject: c.Subject.String(), Serial: serial(c),
 		Names: servedNames(c), NotAfter: c.NotAfter}
 }
 
@@ -263,8 +300,8 @@ func (s *Store) Ready() error {
 		return errNotLoaded
 	}
 	now := s.Now()
-	if end := g.pairs[0].Cert.Leaf.NotAfter; now.After(end) {
-		return fmt.Errorf("certificate %s ended %s", g.pairs[0].Name, end.UTC().Format(time.RFC3339))
+	if p := g.pairs[0]; now.After(p.Cert.Leaf.NotAfter) {
+		return fmt.Errorf("certificate %s ended %s", p.Name, utc(p.Cert.Leaf.NotAfter))
 	}
 	if g.trust != nil && g.trust.allExpired(now) {
 		return errors.New("every CA for client certificates has expired")

@@ -2,9 +2,13 @@ package certs
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,9 +43,13 @@ func refuse(reason, format string, args ...any) error {
 	return &PeerError{reason, fmt.Errorf(format, args...)}
 }
 
-// maxPeerChain is how many certificates a client may send. Real chains have
-// two to four; each more costs signature checks.
-const maxPeerChain = 10
+// Bounds of what a peer may send, whatever called us has let through: each
+// certificate costs signature checks, and those grow with the key
+// (CVE-2023-29409). Real chains have two to four.
+const (
+	maxPeerChain = 10
+	maxRSABits   = 8192
+)
 
 // trust is whom clients must chain to.
 type trust struct {
@@ -55,6 +63,7 @@ type trust struct {
 // crl is a revocation list and the CA that signed it. A list belongs to a
 // key, not just to a name: two CAs may have the same name and serials.
 type crl struct {
+	file    string
 	issuer  *x509.Certificate
 	list    *x509.RevocationList
 	revoked map[string]bool // serials
@@ -70,7 +79,8 @@ func newTrust(in Input) (*trust, error) {
 			return nil, err
 		}
 	}
-	for domain, f := range in.Domains {
+	for _, domain := range slices.Sorted(maps.Keys(in.Domains)) { // in order, so that the same fault is the same error
+		f := in.Domains[domain]
 		td, err := spiffeid.TrustDomainFromString(domain)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %q is not a SPIFFE trust domain: %w", f.Name, domain, err)
@@ -103,7 +113,9 @@ func (t *trust) addCAs(pool *x509.CertPool, f File) error {
 		}
 		pool.AddCert(c)
 		t.hint.AddCert(c)
-		t.cas = append(t.cas, c)
+		if !slices.ContainsFunc(t.cas, c.Equal) {
+			t.cas = append(t.cas, c)
+		}
 	}
 	return nil
 }
@@ -118,7 +130,10 @@ func (t *trust) addCRLs(f File) error {
 		if issuer == nil {
 			return fmt.Errorf("%s: CRL %d (%s) is not signed by a CA of the bundle", f.Name, i+1, list.Issuer)
 		}
-		c := &crl{issuer: issuer, list: list, revoked: make(map[string]bool, len(list.RevokedCertificateEntries))}
+		if err := wholeList(list); err != nil {
+			return fmt.Errorf("%s: CRL %d (%s): %w", f.Name, i+1, list.Issuer, err)
+		}
+		c := &crl{file: f.Name, issuer: issuer, list: list, revoked: make(map[string]bool, len(list.RevokedCertificateEntries))}
 		for _, e := range list.RevokedCertificateEntries {
 			const removeFromCRL = 8 // RFC 5280 5.3.1
 			if e.ReasonCode != removeFromCRL {
@@ -126,6 +141,62 @@ func (t *trust) addCRLs(f File) error {
 			}
 		}
 		t.crls = append(t.crls, c)
+	}
+	return nil
+}
+
+// Extensions of CRLs and their entries (RFC 5280 5.2, 5.3).
+var (
+	oidCRLNumber     = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidReason        = asn1.ObjectIdentifier{2, 5, 29, 21}
+	oidInvalidity    = asn1.ObjectIdentifier{2, 5, 29, 24}
+	oidDelta         = asn1.ObjectIdentifier{2, 5, 29, 27}
+	oidIssuingPoint  = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidAuthorityKey  = asn1.ObjectIdentifier{2, 5, 29, 35}
+	understoodInCRL  = []asn1.ObjectIdentifier{oidCRLNumber, oidAuthorityKey}
+	understoodInItem = []asn1.ObjectIdentifier{oidReason, oidInvalidity}
+)
+
+// wholeList refuses a list that does not tell of every certificate of its
+// issuer: taken for a whole one it would pass over the rest as not revoked.
+// A critical extension that is not understood is such a case too (RFC 5280
+// 5.2, 5.3), and so is one revocation of an indirect list.
+func wholeList(list *x509.RevocationList) error {
+	for _, e := range list.Extensions {
+		switch {
+		case e.Id.Equal(oidDelta):
+			return errors.New("it is a delta CRL, which tells only of changes; mount the complete one")
+		case e.Id.Equal(oidIssuingPoint):
+			if err := wholePoint(e.Value); err != nil {
+				return err
+			}
+		case e.Critical && !slices.ContainsFunc(understoodInCRL, e.Id.Equal):
+			return fmt.Errorf("its critical extension %s is not understood", e.Id)
+		}
+	}
+	for _, r := range list.RevokedCertificateEntries {
+		for _, e := range r.Extensions {
+			if e.Critical && !slices.ContainsFunc(understoodInItem, e.Id.Equal) {
+				return fmt.Errorf("the critical extension %s of serial %x is not understood", e.Id, r.SerialNumber)
+			}
+		}
+	}
+	return nil
+}
+
+// wholePoint accepts an issuing distribution point (RFC 5280 5.2.5) that only
+// says where the list comes from, as many CAs write it, or that it leaves out
+// certificates of CAs.
+func wholePoint(der []byte) error {
+	const from, onlyUsers = 0, 1
+	var fields []asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &fields); err != nil || len(rest) > 0 {
+		return errors.New("its issuing distribution point can't be read")
+	}
+	for _, f := range fields {
+		if f.Class != asn1.ClassContextSpecific || f.Tag != from && f.Tag != onlyUsers {
+			return errors.New("its issuing distribution point says that it is a partial or indirect list; mount the complete one")
+		}
 	}
 	return nil
 }
@@ -146,6 +217,11 @@ func (t *trust) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time
 	}
 	if len(chain) > maxPeerChain {
 		return nil, refuse(peerUntrusted, "the client sent %d certificates, more than %d", len(chain), maxPeerChain)
+	}
+	for _, c := range chain {
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+			return nil, refuse(peerUntrusted, "an RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+		}
 	}
 	leaf := chain[0]
 	if err := checkLeaf(leaf, use, now); err != nil {
@@ -176,9 +252,9 @@ func (t *trust) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time
 func checkLeaf(leaf *x509.Certificate, use x509.ExtKeyUsage, now time.Time) error {
 	switch {
 	case now.Before(leaf.NotBefore):
-		return refuse(peerExpired, "certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+		return refuse(peerExpired, "certificate is not valid before %s", utc(leaf.NotBefore))
 	case now.After(leaf.NotAfter):
-		return refuse(peerExpired, "certificate ended %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+		return refuse(peerExpired, "certificate ended %s", utc(leaf.NotAfter))
 	case leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return refuse(peerUntrusted, "a CA's certificate does not identify a peer")
 	case !allowsUsage(leaf, use):
@@ -241,8 +317,8 @@ func (t *trust) checkRevocation(chain []*x509.Certificate, now time.Time) error 
 			if l.revoked[string(c.SerialNumber.Bytes())] {
 				return refuse(peerRevoked, "certificate %x of %s is revoked", c.SerialNumber, issuer.Subject)
 			}
-			if !l.list.NextUpdate.IsZero() && now.After(l.list.NextUpdate) {
-				return refuse(crlExpired, "the CRL of %s was due %s", issuer.Subject, l.list.NextUpdate.UTC().Format(time.RFC3339))
+			if l.overdue(now) {
+				return refuse(crlExpired, "the CRL of %s was due %s", issuer.Subject, utc(l.list.NextUpdate))
 			}
 		}
 	}
@@ -253,20 +329,76 @@ func sameKey(a, b *x509.Certificate) bool {
 	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
-// warnings are what an operator should know of a trust that works.
-func (t *trust) warnings(now time.Time) []string {
-	var list []string
+// overdue reports whether a newer list should be here by now (RFC 5280 6.3.3).
+func (c *crl) overdue(now time.Time) bool {
+	return !c.list.NextUpdate.IsZero() && now.After(c.list.NextUpdate)
+}
+
+// remarks are what an operator should know of a trust that works.
+func (t *trust) remarks(now time.Time) []remark {
+	var list []remark
+	if len(t.crls) == 0 {
+		list = append(list, remark{slog.LevelInfo, "no CRL", "without crl.pem no client certificate is ever revoked"})
+	}
 	for _, ca := range t.cas {
 		if now.After(ca.NotAfter) {
-			list = append(list, fmt.Sprintf("CA %s ended %s and vouches for nobody", ca.Subject, ca.NotAfter.UTC().Format(time.RFC3339)))
+			list = append(list, remark{slog.LevelWarn, "CA expired",
+				fmt.Sprintf("CA %s ended %s and vouches for nobody", ca.Subject, utc(ca.NotAfter))})
 		}
 	}
 	for _, l := range t.crls {
-		if !l.list.NextUpdate.IsZero() && now.After(l.list.NextUpdate) {
-			list = append(list, fmt.Sprintf("the CRL of %s was due %s: its certificates are refused", l.issuer.Subject, l.list.NextUpdate.UTC().Format(time.RFC3339)))
+		if l.overdue(now) {
+			list = append(list, remark{slog.LevelError, "CRL overdue",
+				fmt.Sprintf("the CRL of %s was due %s: its certificates are refused", l.issuer.Subject, utc(l.list.NextUpdate))})
 		}
 	}
 	return list
+}
+
+// describe lists the CAs by names that tell them apart: during the rotation
+// of a CA two bear the same one.
+func (t *trust) describe() []Certificate {
+	var list []Certificate
+	used := map[string]bool{}
+	for _, ca := range t.cas {
+		name := ca.Subject.CommonName
+		if name == "" {
+			name = ca.Subject.String()
+		}
+		if used[name] {
+			name += " " + serial(ca)
+		}
+		used[name] = true
+		list = append(list, describe("client_ca", name, ca))
+	}
+	return list
+}
+
+// dates are when remarks change.
+func (t *trust) dates() []time.Time {
+	var list []time.Time
+	for _, ca := range t.cas {
+		list = append(list, ca.NotAfter)
+	}
+	for _, l := range t.crls {
+		if !l.list.NextUpdate.IsZero() {
+			list = append(list, l.list.NextUpdate)
+		}
+	}
+	return list
+}
+
+// lostCRL returns a list of old whose CA is still trusted but has none any
+// more, or nil. To go on would un-revoke its certificates.
+func (t *trust) lostCRL(old *trust) *crl {
+	for _, l := range old.crls {
+		ofIssuer := func(c *crl) bool { return sameKey(c.issuer, l.issuer) }
+		trusted := func(ca *x509.Certificate) bool { return sameKey(ca, l.issuer) }
+		if slices.ContainsFunc(t.cas, trusted) && !slices.ContainsFunc(t.crls, ofIssuer) {
+			return l
+		}
+	}
+	return nil
 }
 
 // allExpired reports whether no CA can vouch for anyone any more.

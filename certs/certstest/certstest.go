@@ -115,11 +115,18 @@ func (ca *CA) Issue(tb testing.TB, name string, change ...func(*x509.Certificate
 // CRL signs a list of revoked certificates, due at next.
 func (ca *CA) CRL(tb testing.TB, next time.Time, revoked ...*x509.Certificate) []byte {
 	tb.Helper()
-	list := &x509.RevocationList{Number: big.NewInt(serials.Add(1)), ThisUpdate: next.Add(-24 * time.Hour), NextUpdate: next}
+	list := &x509.RevocationList{ThisUpdate: next.Add(-24 * time.Hour), NextUpdate: next}
 	for _, c := range revoked {
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
 			x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: time.Now()})
 	}
+	return ca.SignCRL(tb, list)
+}
+
+// SignCRL signs any list. It gets a number.
+func (ca *CA) SignCRL(tb testing.TB, list *x509.RevocationList) []byte {
+	tb.Helper()
+	list.Number = big.NewInt(serials.Add(1))
 	der, err := x509.CreateRevocationList(rand.Reader, list, ca.Cert, ca.Key)
 	must(tb, err)
 	return PEM("X509 CRL", der)

@@ -34,8 +34,6 @@ type Source struct {
 	// ClientCA is the file or folder with the CAs of clients. "": the ca.crt
 	// of the first TLS folder.
 	ClientCA string
-
-	hadCRL bool // a CRL was loaded before, so its absence is an error
 }
 
 // Names by which a folder holds CAs. The first is cert-manager's and the
@@ -63,7 +61,7 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 			return nil, fmt.Errorf("%s is a file; name the folder that holds tls.crt and tls.key", dir)
 		}
-		content, err := Read(dir)
+		content, err := readFolder(dir)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +69,7 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 			return nil, err
 		}
 		if i == 0 && s.WantTrust && s.ClientCA == "" {
-			if err := s.addTrust(&in, dir, content); err != nil {
+			if err := addTrust(&in, dir, content); err != nil {
 				return nil, err
 			}
 		}
@@ -81,53 +79,53 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := s.addTrust(&in, s.ClientCA, content); err != nil {
+		if err := addTrust(&in, s.ClientCA, content); err != nil {
 			return nil, err
 		}
 	}
-	m, err := certs.NewMaterial(in)
-	if err == nil && len(in.CRLs) > 0 {
-		s.hadCRL = true
-	}
-	return m, err
+	return certs.NewMaterial(in)
 }
 
-// readCA reads the CAs. A single file comes with the CRL beside it.
+// readCA reads the CAs. A single file comes with the CRL beside it, from the
+// same version of the folder; whatever else lies there is not read.
 func (s *Source) readCA() (map[string][]byte, error) {
-	info, err := os.Stat(s.ClientCA)
-	if err != nil {
-		return nil, explain(s.ClientCA, err)
-	}
-	if info.IsDir() {
-		return Read(s.ClientCA)
-	}
-	all, err := Read(filepath.Dir(s.ClientCA))
+	folder, err := isFolder(s.ClientCA)
 	if err != nil {
 		return nil, err
 	}
-	content := map[string][]byte{caNames[0]: all[filepath.Base(s.ClientCA)]}
-	if crl, ok := all[crlName]; ok {
-		content[crlName] = crl
+	if folder {
+		return readFolder(s.ClientCA)
 	}
-	return content, nil
+	content, err := readNamed(s.ClientCA, crlName)
+	if err != nil {
+		return nil, err
+	}
+	trust := map[string][]byte{caNames[0]: content[filepath.Base(s.ClientCA)]}
+	if crl, ok := content[crlName]; ok {
+		trust[crlName] = crl
+	}
+	return trust, nil
 }
 
 // addPairs finds the pairs of a folder, the default one first.
 func addPairs(in *certs.Input, dir string, content map[string][]byte, first bool) error {
 	var stems []string
 	for _, name := range slices.Sorted(maps.Keys(content)) {
-		if stem, ok := strings.CutSuffix(name, ".key"); ok {
-			if content[stem+".crt"] == nil {
-				return fmt.Errorf("%s has %s but no %s.crt", dir, name, stem)
-			}
+		kind := filepath.Ext(name)
+		stem := strings.TrimSuffix(name, kind)
+		cert, key := stem+".crt", stem+".key"
+		switch {
+		case kind != ".crt" && kind != ".key" || name == cert && slices.Contains(caNames, cert):
+		case slices.Contains(caNames, cert):
+			in.Notes = append(in.Notes, fmt.Sprintf("%s is not used; the key of a CA has no business here", filepath.Join(dir, key)))
+		case content[cert] == nil:
+			return fmt.Errorf("%s has %s but no %s", dir, key, cert)
+		case content[key] == nil && stem == "tls":
+			return fmt.Errorf("%s has tls.crt but no tls.key", dir)
+		case content[key] == nil:
+			in.Notes = append(in.Notes, fmt.Sprintf("%s has no key beside it and is not served", filepath.Join(dir, cert)))
+		case name == key:
 			stems = append(stems, stem)
-		} else if stem, ok := strings.CutSuffix(name, ".crt"); ok && content[stem+".key"] == nil {
-			if stem == "tls" {
-				return fmt.Errorf("%s has tls.crt but no tls.key", dir)
-			}
-			if !slices.Contains(caNames, name) {
-				in.Notes = append(in.Notes, fmt.Sprintf("%s has no key and is not served", filepath.Join(dir, name)))
-			}
 		}
 	}
 	if len(stems) == 0 {
@@ -138,7 +136,7 @@ func addPairs(in *certs.Input, dir string, content map[string][]byte, first bool
 	}
 	for _, stem := range stems {
 		in.Pairs = append(in.Pairs, certs.PairInput{
-			Name: pairName(dir, stem),
+			Name: pairName(in.Pairs, dir, stem),
 			Cert: file(dir, stem+".crt", content),
 			Key:  file(dir, stem+".key", content),
 		})
@@ -147,14 +145,20 @@ func addPairs(in *certs.Input, dir string, content map[string][]byte, first bool
 }
 
 // pairName is short and tells pairs of several folders apart.
-func pairName(dir, stem string) string { return filepath.Base(dir) + "/" + stem }
+func pairName(others []certs.PairInput, dir, stem string) string {
+	name := filepath.Base(dir) + "/" + stem
+	if slices.ContainsFunc(others, func(p certs.PairInput) bool { return p.Name == name }) {
+		return filepath.Join(dir, stem)
+	}
+	return name
+}
 
 func file(dir, name string, content map[string][]byte) certs.File {
 	return certs.File{Name: filepath.Join(dir, name), Data: content[name]}
 }
 
 // addTrust finds the CAs, the bundles of trust domains and the CRLs.
-func (s *Source) addTrust(in *certs.Input, dir string, content map[string][]byte) error {
+func addTrust(in *certs.Input, dir string, content map[string][]byte) error {
 	for _, name := range caNames {
 		if content[name] != nil {
 			in.Bundle = append(in.Bundle, file(dir, name, content))
@@ -176,8 +180,6 @@ func (s *Source) addTrust(in *certs.Input, dir string, content map[string][]byte
 	}
 	if content[crlName] != nil {
 		in.CRLs = append(in.CRLs, file(dir, crlName, content))
-	} else if s.hadCRL {
-		return fmt.Errorf("%s is gone; nobody is taken for unrevoked because of that", filepath.Join(dir, crlName))
 	}
 	return nil
 }
@@ -190,82 +192,165 @@ func found(content map[string][]byte) string {
 }
 
 const (
-	maxFile = 16 << 20 // the CRL of a large CA is the largest thing anyone mounts
+	maxFile = 1 << 20  // what fits into a Secret
+	maxCRL  = 16 << 20 // the CRL of a large CA may come by another way
 	// attempts is how often a folder is read that is being replaced. The
 	// kubelet deletes the old version right after it moved ..data.
 	attempts = 5
 )
 
-// Read returns the content of every regular file of a folder by its name,
-// from one version of the folder, or of a single file by its base name.
-// Hidden files and sub-folders are passed over.
-func Read(path string) (map[string][]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, explain(path, err)
-	}
-	if !info.IsDir() {
-		data, err := readFile(path)
-		if err != nil {
-			return nil, explain(path, err)
-		}
-		return map[string][]byte{filepath.Base(path): data}, nil
-	}
-	for range attempts {
-		var content map[string][]byte
-		content, err = readVersion(path)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return content, err
-		}
-	}
-	return nil, explain(path, err)
-}
+var (
+	errReplaced   = errors.New("it is replaced faster than it can be read")
+	errNotRegular = errors.New("it is not a regular file")
+)
 
-// readVersion reads what ..data points to now, or a plain folder itself.
-func readVersion(dir string) (map[string][]byte, error) {
-	version := dir
-	if target, err := filepath.EvalSymlinks(filepath.Join(dir, "..data")); err == nil {
-		version = target
-	}
-	entries, err := os.ReadDir(version)
+// Read returns the content of every regular file of a folder by its name,
+// from one version of the folder, or of a single file by its base name. In a
+// folder, hidden files and sub-folders are passed over. A file of more than
+// 1 MiB (crl.pem: 16 MiB) is an error.
+func Read(path string) (map[string][]byte, error) {
+	folder, err := isFolder(path)
 	if err != nil {
 		return nil, err
 	}
-	content := map[string][]byte{}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
+	if folder {
+		return readFolder(path)
+	}
+	return readNamed(path)
+}
+
+// isFolder reports whether path is a folder. Its errors are explained.
+func isFolder(path string) (bool, error) {
+	info, err := steady(func() (fs.FileInfo, error) { return os.Stat(path) })
+	if err != nil {
+		return false, explain(path, err)
+	}
+	return info.IsDir(), nil
+}
+
+// readFolder reads all files of a folder.
+func readFolder(dir string) (map[string][]byte, error) {
+	return ofOneVersion(dir, func(version string) (map[string][]byte, error) {
+		return readVersion(dir, version, nil)
+	})
+}
+
+// readNamed reads one file and, where they are there, others beside it.
+func readNamed(path string, beside ...string) (map[string][]byte, error) {
+	dir, name := filepath.Split(path)
+	dir = filepath.Clean(dir)
+	return ofOneVersion(dir, func(version string) (map[string][]byte, error) {
+		content, err := readVersion(dir, version, append([]string{name}, beside...))
+		if err == nil && content[name] == nil {
+			err = explain(path, fs.ErrNotExist)
 		}
-		path := filepath.Join(version, e.Name())
-		info, err := os.Stat(path)
+		return content, err
+	})
+}
+
+// ofOneVersion calls read with the folder that now holds the files of dir, and
+// again if another one did by the end. The kubelet deletes the files of an old
+// version one by one: without the second look, what was left of them in the
+// middle of that would pass for the whole, perhaps without the CRL.
+func ofOneVersion(dir string, read func(version string) (map[string][]byte, error)) (map[string][]byte, error) {
+	return steady(func() (map[string][]byte, error) {
+		version, err := versionOf(dir)
+		if err != nil {
+			return nil, explain(dir, err)
+		}
+		content, err := read(version)
 		if err != nil {
 			return nil, err
 		}
-		if !info.Mode().IsRegular() {
-			continue
+		now, err := versionOf(dir)
+		if err == nil && now != version {
+			err = errReplaced
 		}
-		if content[e.Name()], err = readFile(path); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil, err
+		if err != nil {
+			return nil, explain(dir, err)
+		}
+		return content, nil
+	})
+}
+
+// steady tries again what may have failed because a version was replaced in
+// the middle of it.
+func steady[T any](do func() (T, error)) (v T, err error) {
+	for range attempts {
+		v, err = do()
+		if !errors.Is(err, errReplaced) && !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return v, err
+}
+
+// versionOf is the folder that holds the files of dir now, without any link
+// left in its name: what ..data leads to, or dir itself, which may be below a
+// link of a projected volume. A ..data that leads nowhere is ErrNotExist: its
+// target was replaced this moment, and to read through the links of dir
+// instead would mix versions.
+func versionOf(dir string) (string, error) {
+	data := filepath.Join(dir, "..data")
+	if _, err := os.Lstat(data); errors.Is(err, fs.ErrNotExist) {
+		return filepath.EvalSymlinks(dir)
+	}
+	return filepath.EvalSymlinks(data)
+}
+
+// readVersion reads the named files of a version as far as they are there, or
+// with nil all that are not hidden. Errors name them as files of dir.
+func readVersion(dir, version string, names []string) (map[string][]byte, error) {
+	all := names == nil
+	if all {
+		entries, err := os.ReadDir(version)
+		if err != nil {
+			return nil, explain(dir, err)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") {
+				names = append(names, e.Name())
 			}
-			return nil, explain(filepath.Join(dir, e.Name()), err)
+		}
+	}
+	content := map[string][]byte{}
+	for _, name := range names {
+		data, err := readFile(filepath.Join(version, name))
+		switch {
+		case err == nil:
+			content[name] = data
+		case all && errors.Is(err, errNotRegular), !all && errors.Is(err, fs.ErrNotExist):
+		default:
+			return nil, explain(filepath.Join(dir, name), err)
 		}
 	}
 	return content, nil
 }
 
+// readFile reads a regular file: opening a FIFO would wait for ever.
 func readFile(path string) ([]byte, error) {
+	limit := maxFile
+	if filepath.Base(path) == crlName {
+		limit = maxCRL
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("larger than %d MiB", maxFile>>20)
+	if len(data) > limit {
+		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
 	}
 	return data, nil
 }

@@ -1,15 +1,19 @@
 package files_test
 
 import (
-	"crypto/x509"
+	"errors"
 	"fmt"
-	"net"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
+	"sidegate/certs"
 	"sidegate/certs/certstest"
 	"sidegate/certs/files"
 )
@@ -34,6 +38,9 @@ func TestLoad(t *testing.T) {
 		{"no key", map[string][]byte{"tls.crt": pair.Cert}, false, "tls.crt but no tls.key"},
 		{"no certificate", map[string][]byte{"tls.key": pair.Key}, false, "tls.key but no tls.crt"},
 		{"other names", map[string][]byte{"cert.pem": pair.Cert, "key.pem": pair.Key}, false, "found: cert.pem, key.pem"},
+		{"a CA with its key is no pair", map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": other.Cert, "ca.key": pair.Key}, false, ""},
+		{"TLS-07 empty ca.crt", map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": {}}, true, "ca.crt holds no CERTIFICATE block"},
+		{"bundle of no trust domain", map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "bundle.A_B!.pem": ca.PEM()}, true, "is not a SPIFFE trust domain"},
 		{"torn", map[string][]byte{"tls.crt": pair.Cert, "tls.key": other.Key}, false, "tls.key does not belong to the certificate"},
 	}
 	for _, c := range cases {
@@ -44,6 +51,50 @@ func TestLoad(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// What is not used is told, and nothing else.
+func TestLoadNotes(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	pair := ca.Server(t, "a")
+	v := certstest.NewVolume(t, map[string][]byte{
+		"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": ca.PEM(), "service-ca.crt": ca.PEM(), "ca-bundle.crt": ca.PEM(),
+		"ca-bundle.key": pair.Key, "spare.crt": pair.Cert, "README": nil,
+	})
+	m, err := (&files.Source{TLS: []string{v.Dir}}).Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Notes) != 2 || !strings.Contains(m.Notes[0], "ca-bundle.key is not used") || !strings.Contains(m.Notes[1], "spare.crt has no key") {
+		t.Errorf("notes %q", m.Notes)
+	}
+}
+
+// The default pair is tls of the first folder; names of pairs stay apart when
+// folders have the same.
+func TestLoadSeveralFolders(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	pairs := []certstest.Pair{ca.Server(t, "a"), ca.Server(t, "b"), ca.Server(t, "c")}
+	dirs := []string{filepath.Join(t.TempDir(), "tls"), filepath.Join(t.TempDir(), "tls")}
+	for dir, content := range map[string]map[string][]byte{
+		dirs[0]: {"tls.crt": pairs[0].Cert, "tls.key": pairs[0].Key, "first.crt": pairs[1].Cert, "first.key": pairs[1].Key},
+		dirs[1]: {"tls.crt": pairs[2].Cert, "tls.key": pairs[2].Key},
+	} {
+		if err := files.WriteSecret(dir, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := &certs.Store{Source: &files.Source{TLS: dirs}, Log: slog.New(slog.DiscardHandler)}
+	if err := store.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range store.Status().Certificates {
+		got = append(got, c.Name+" "+c.Subject)
+	}
+	if want := []string{"tls/tls CN=a", "tls/first CN=b", filepath.Join(dirs[1], "tls") + " CN=c"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -67,12 +118,24 @@ func TestLoadSpansMounts(t *testing.T) {
 			if before.ID == after.ID {
 				t.Error("a new CRL beside the CA did not make a new generation")
 			}
-			// TLS-21: the list that was there before is gone.
-			trust.Update(t, map[string][]byte{"ca.crt": ca.PEM()})
-			if _, err := source.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "crl.pem is gone") {
-				t.Errorf("got %v after the CRL was removed, want a refusal", err)
-			}
 		})
+	}
+}
+
+// A file that is configured by name is all that is read beside its CRL: what
+// else lies in its folder may be anything.
+func TestLoadReadsOnlyTheNamedCA(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"roots.crt": ca.PEM(), "large": make([]byte, 2<<20)} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tls := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a"), nil))
+	source := &files.Source{TLS: []string{tls.Dir}, WantTrust: true, ClientCA: filepath.Join(dir, "roots.crt")}
+	if _, err := source.Load(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -105,6 +168,9 @@ func TestReadSeesOneVersion(t *testing.T) {
 			continue // five versions came and went: the loop retries
 		}
 		read++
+		if len(content) != 8 {
+			t.Fatalf("%d files of a version with 8", len(content))
+		}
 		for name, data := range content {
 			if string(data) != string(content["file0"]) {
 				t.Fatalf("%s is %q but file0 is %q", name, data, content["file0"])
@@ -118,48 +184,102 @@ func TestReadSeesOneVersion(t *testing.T) {
 	}
 }
 
-func TestReadExplains(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Log("root can read everything: only the missing file is tried")
-	} else {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "secret"), nil, 0); err != nil {
+// A file named by itself may be hidden, is read through the kubelet's links,
+// and only as far as the limit.
+func TestReadFile(t *testing.T) {
+	v := certstest.NewVolume(t, map[string][]byte{"htpasswd": []byte("x")})
+	dir := t.TempDir()
+	write := func(name string, size int) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := files.Read(dir); err == nil || !strings.Contains(err.Error(), "fsGroup") {
-			t.Errorf("got %v, want what to do", err)
-		}
+		return path
 	}
-	if _, err := files.Read("/does/not/exist"); err == nil || !strings.Contains(err.Error(), "/does/not/exist") {
-		t.Errorf("got %v, want the path", err)
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct {
+		name, path string
+		want       string // in the error; "" for none
+	}{
+		{"through links", filepath.Join(v.Dir, "htpasswd"), ""},
+		{"hidden", write(".htpasswd", 1), ""},
+		{"largest", write("largest", 1<<20), ""},
+		{"too large", write("large", 1<<20+1), "large: it is larger than 1 MiB"},
+		{"largest CRL", write("crl.pem", 16<<20), ""},
+		{"FIFO", fifo, "fifo: it is not a regular file"},
+		{"missing", "/does/not/exist", "/does/not/exist"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			content, err := files.Read(c.path)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("got %v, want %q", err, c.want)
+				}
+			} else if _, ok := content[filepath.Base(c.path)]; err != nil || !ok || len(content) != 1 {
+				t.Errorf("got %d files, %v", len(content), err)
+			}
+		})
 	}
 }
 
-// TLS-24: URLs in a client's certificate lead to no connection.
-func TestVerifyConnectsNowhere(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+// Of a folder, what is hidden and what is no file is passed over.
+func TestReadFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600),
+		os.WriteFile(filepath.Join(dir, ".hidden"), []byte("x"), 0o600),
+		os.Mkdir(filepath.Join(dir, "folder"), 0o700),
+	); err != nil {
 		t.Fatal(err)
 	}
-	url := "http://" + l.Addr().String() + "/"
-	ca := certstest.NewCA(t, "ca")
-	client := ca.Issue(t, "client", func(c *x509.Certificate) {
-		c.OCSPServer, c.IssuingCertificateURL, c.CRLDistributionPoints = []string{url}, []string{url}, []string{url}
-	})
-	store := newStore(t, certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a"), ca)))
-	if _, err := store.VerifyPeer(client.Chain(t), x509.ExtKeyUsageClientAuth); err != nil {
-		t.Fatal(err)
+	content, err := files.Read(dir)
+	if err != nil || len(content) != 1 || string(content["file"]) != "x" {
+		t.Errorf("got %v, %v; want the file", content, err)
 	}
-	accepted := make(chan bool, 1)
-	go func() {
-		c, err := l.Accept()
-		if err == nil {
-			_ = c.Close()
+}
+
+// A file that we may not read: what it is, who we are and what to do.
+func TestReadExplainsPermission(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
 		}
-		accepted <- err == nil
-	}()
-	_ = l.Close()
-	if <-accepted {
-		t.Error("verifying made a connection")
+	}
+	path := filepath.Join(dir, "tls.key")
+	if err := os.WriteFile(path, nil, 0o200); err != nil {
+		t.Fatal(err)
+	}
+	asNobody(t, func() {
+		for _, p := range []string{dir, path} {
+			_, err := files.Read(p)
+			for _, want := range []string{path, "mode --w-------", "uid ", "fsGroup", "defaultMode"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: got %v, want %q in it", p, err, want)
+				}
+			}
+		}
+	})
+}
+
+// asNobody calls f without the rights of root where the test has them.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		f()
+		return
+	}
+	runtime.LockOSThread() // the file system's user is that of a thread
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if err := syscall.Setfsuid(0); err != nil {
+		t.Fatal(err)
 	}
 }
