@@ -192,12 +192,15 @@ func TestPeersCurl(t *testing.T) {
 	app := exec.Command("python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", site, port)
 	try(t, app.Start())
 	t.Cleanup(func() { _ = app.Process.Kill(); _ = app.Wait() })
-	for {
-		if c, err := net.Dial("tcp", appAddr); err == nil {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp", appAddr)
+		if err == nil {
 			_ = c.Close()
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("the application does not listen: %v", err)
+		}
 	}
 	users := t.TempDir()
 	for _, argv := range [][]string{{"-cbm", "", "old", "s3cret"}, {"-bB", "", "new", "s3cret"}} {
@@ -679,9 +682,7 @@ func TestDemo(t *testing.T) {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + tmp}
 	cmd.Stdout, cmd.Stderr = log, log
 	try(t, cmd.Start())
-	for !strings.Contains(log.String(), "gate open") {
-		time.Sleep(10 * time.Millisecond)
-	}
+	log.Wait(t, "gate open", 30*time.Second)
 	var got []string
 	for _, line := range regexp.MustCompile(`(?m)^  curl .*$`).FindAllString(log.String(), -1) {
 		out, err := exec.Command("sh", "-c", strings.Replace(line, "curl", "curl -s", 1)).Output()
