@@ -63,3 +63,15 @@ func TestSeriesAreBounded(t *testing.T) {
 		t.Errorf("%d series", n)
 	}
 }
+
+// Two gates may share a folder: the scrape must not fail on what both hold.
+func TestSharedCertificate(t *testing.T) {
+	m := admin.NewMetrics("test")
+	end := admin.CertificateEnd{Use: "server", Name: "tls/tls", NotAfter: time.Unix(1, 0)}
+	m.Watch(func() []admin.Loaded {
+		return []admin.Loaded{{What: "a", Ends: []admin.CertificateEnd{end}}, {What: "b", Ends: []admin.CertificateEnd{end}}}
+	})
+	if text := scrape(m); strings.Count(text, `sidegate_certificate_not_after_timestamp_seconds{name="tls/tls",use="server"} 1`) != 1 {
+		t.Errorf("got\n%s", strings.Join(ours(text), "\n"))
+	}
+}

@@ -174,6 +174,7 @@ func (c *loadedCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	seen := map[CertificateEnd]bool{} // two stores may hold the same CA; a series may come once
 	for _, l := range c.state() {
 		ok := 0.0
 		if l.OK {
@@ -183,7 +184,11 @@ func (c *loadedCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(reloadTime, float64(l.LastSuccess.UnixMilli())/1000, l.What)
 		gauge(generationInfo, 1, l.What, l.Generation)
 		for _, e := range l.Ends {
-			gauge(notAfter, float64(e.NotAfter.Unix()), e.Use, e.Name)
+			series := CertificateEnd{Use: e.Use, Name: e.Name}
+			if !seen[series] {
+				seen[series] = true
+				gauge(notAfter, float64(e.NotAfter.Unix()), e.Use, e.Name)
+			}
 		}
 	}
 }
