@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"strings"
 	"time"
 
 	"sidegate/policy"
@@ -27,21 +28,32 @@ func (g *gate) enforce(ctx context.Context) {
 	}
 }
 
-// recheck verifies the peer of every live connection again. Many connections
-// may have the same peer, which is verified once.
+// recheck verifies the peer of every live connection again. A chain that many
+// connections showed is verified once. The leaf alone would not do as its
+// name: with other intermediates it may have another verdict.
 func (g *gate) recheck() {
 	verdicts := map[string]error{}
 	for _, c := range g.live.withPeer() {
-		leaf := string(c.chain[0].Raw)
-		err, known := verdicts[leaf]
+		chain := chainKey(c.chain)
+		err, known := verdicts[chain]
 		if !known {
 			_, err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
-			verdicts[leaf] = err
+			verdicts[chain] = err
 		}
 		if reason := endingReason(err); reason != "" {
 			g.end(c, reason)
 		}
 	}
+}
+
+// chainKey is the same for the same certificates in the same order. DER says
+// its own length, so no two chains run together to one key.
+func chainKey(chain []*x509.Certificate) string {
+	var b strings.Builder
+	for _, c := range chain {
+		b.Write(c.Raw)
+	}
+	return b.String()
 }
 
 // endingReason is why an error of VerifyPeer ends a live connection; "" when

@@ -178,3 +178,38 @@ func TestOverdueCRLKeepsLiveConnections(t *testing.T) {
 	default:
 	}
 }
+
+// A leaf that two connections showed with different intermediates has a
+// verdict of its own with each: what ends one leaves the other.
+func TestRecheckJudgesWholeChains(t *testing.T) {
+	w := newWorld(t, upstream(streamer(t)), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
+	middle := w.ca.Intermediate(t, "middle")
+	whole := middle.Client(t, "peer")
+	bare := whole
+	bare.TLS.Certificate = whole.TLS.Certificate[:1]
+	server := w.ca.Server(t, "localhost", "127.0.0.1")
+	trusting := func(cas ...[]byte) map[string][]byte {
+		return map[string][]byte{"tls.crt": server.Cert, "tls.key": server.Key, "ca.crt": certstest.Join(cas...)}
+	}
+	w.update(trusting(w.ca.PEM(), middle.PEM())) // with middle as an anchor the bare leaf will do
+	var kept, refused []held
+	for range 4 { // in whatever order they are looked at
+		kept = append(kept, w.holdIdle(&whole, "http/1.1"))
+		refused = append(refused, w.holdIdle(&bare, "http/1.1"))
+	}
+	w.update(trusting(w.ca.PEM()))
+	for _, h := range refused {
+		select {
+		case <-h.ended:
+		case <-time.After(10 * time.Second):
+			t.Error("a leaf without its intermediate goes on")
+		}
+	}
+	for _, h := range kept {
+		select {
+		case err := <-h.ended:
+			t.Errorf("a whole chain was ended: %v", err)
+		default:
+		}
+	}
+}
