@@ -47,9 +47,9 @@ const (
 
 // Attributes of an identity that an [IdentityField] may name.
 var attributes = map[string]func(policy.Identity) string{
-	"user":   func(id policy.Identity) string { return ofUser(id, func(u *policy.User) string { return u.Name }) },
-	"name":   func(id policy.Identity) string { return ofUser(id, func(u *policy.User) string { return u.Name }) },
-	"email":  func(id policy.Identity) string { return ofUser(id, func(u *policy.User) string { return u.Email }) },
+	"user":   userName,
+	"name":   userName,
+	"email":  userEmail,
 	"issuer": issuerOf,
 	"peer":   peerName,
 	"groups": nil, // a list, see set
@@ -58,11 +58,18 @@ var attributes = map[string]func(policy.Identity) string{
 // Attributes returns the names that an [IdentityField] may have.
 func Attributes() []string { return slices.Sorted(maps.Keys(attributes)) }
 
-func ofUser(id policy.Identity, get func(*policy.User) string) string {
+func userName(id policy.Identity) string {
 	if id.User == nil {
 		return ""
 	}
-	return get(id.User)
+	return id.User.Name
+}
+
+func userEmail(id policy.Identity) string {
+	if id.User == nil {
+		return ""
+	}
+	return id.User.Email
 }
 
 func issuerOf(id policy.Identity) string {

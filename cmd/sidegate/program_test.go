@@ -136,6 +136,24 @@ func (p *instance) stop() {
 	}
 }
 
+// ask makes a request in the background; the channel gets its answer's body,
+// or why there is none.
+func (p *instance) ask(ca *certstest.CA, path string) <-chan string {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}}
+	answer := make(chan string)
+	go func() {
+		res, err := client.Get("https://" + p.gate + path)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		answer <- string(b)
+	}()
+	return answer
+}
+
 // untilDraining waits until readiness tells that it leaves.
 func (p *instance) untilDraining() {
 	p.t.Helper()
@@ -552,18 +570,7 @@ func TestSignals(t *testing.T) {
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_POD=pod-1", "SIDEGATE_CONTAINER=gate")
 	try(t, p.cmd.Process.Signal(syscall.SIGHUP))
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}}
-	answer := make(chan string)
-	go func() {
-		res, err := client.Get("https://" + p.gate + "/")
-		if err != nil {
-			answer <- err.Error()
-			return
-		}
-		defer res.Body.Close()
-		b, _ := io.ReadAll(res.Body)
-		answer <- string(b)
-	}()
+	answer := p.ask(ca, "/")
 	<-begun
 	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
 	p.untilDraining()
@@ -601,18 +608,7 @@ func TestDrainCommand(t *testing.T) {
 	if out, code := command("status", "--ready"); code != exitDone || out != "ok\n" {
 		t.Errorf("status --ready: %d %q", code, out)
 	}
-	slow := make(chan string)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}}
-	go func() {
-		res, err := client.Get("https://" + p.gate + "/slow")
-		if err != nil {
-			slow <- err.Error()
-			return
-		}
-		defer res.Body.Close()
-		b, _ := io.ReadAll(res.Body)
-		slow <- string(b)
-	}()
+	slow := p.ask(ca, "/slow")
 	<-begun
 	if out, code := command("status"); code != exitDone || !strings.Contains(out, "gate main: "+p.gate) || !strings.Contains(out, "1 connections, 1 requests") ||
 		!strings.Contains(out, "certificates: generation") || !strings.Contains(out, "rule: anyone") {
