@@ -146,14 +146,32 @@ func (g *gate) drain(timeout time.Duration) {
 	defer cancel()
 	g.pending.Wait() // bounded by the handshake timeout
 	err := g.server.Shutdown(ctx)
-	cut := g.live.drainUpgraded(ctx)
-	if err != nil {
-		_ = g.server.Close()
-	}
-	if err != nil || cut > 0 {
-		g.log.Warn("connections cut", "reason", "drain_timeout", "upgraded", cut)
+	upgraded := g.live.waitUpgraded(ctx)
+	if err != nil || len(upgraded) > 0 {
+		g.cut(upgraded)
 	}
 	g.log.Info("gate closed")
+}
+
+// cut ends what has not ended within the drain's timeout. WebSocket
+// connections are told why.
+func (g *gate) cut(upgraded []*conn) {
+	busy := g.live.busy()
+	for range busy {
+		g.metrics.Ended(drainTimeout)
+	}
+	g.log.Warn("connections cut", "reason", drainTimeout, "connections", busy, "upgraded", len(upgraded))
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	for _, c := range upgraded {
+		c.goodbye(closeGoingAway)
+	}
+	var closing sync.WaitGroup
+	for _, c := range g.live.waitUpgraded(ctx) {
+		closing.Go(c.shut)
+	}
+	closing.Wait()
+	_ = g.server.Close() // what it could not close has gone already
 }
 
 // accept takes connections until the listener is closed. Errors such as a

@@ -29,12 +29,13 @@ type conn struct {
 	chain      []*x509.Certificate // as the client sent it; empty: none
 	tls        *tls.Conn           // above this one; nil at a plaintext gate
 
-	received  atomic.Int64  // bytes from the client, TLS included
-	shed      atomic.Bool   // it gave way to another handshake
-	writeIdle time.Duration // how long a write may wait for the client
-	writeEnd  atomic.Int64  // unix nanoseconds: the write deadline that is set
-	upgraded  atomic.Bool   // it was handed over to another protocol
-	active    atomic.Int64  // requests in flight
+	received  atomic.Int64                 // bytes from the client, TLS included
+	shed      atomic.Bool                  // it gave way to another handshake
+	writeIdle time.Duration                // how long a write may wait for the client
+	writeEnd  atomic.Int64                 // unix nanoseconds: the write deadline that is set
+	upgraded  atomic.Bool                  // it is being handed over to another protocol
+	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
+	active    atomic.Int64                 // requests in flight
 	ended     atomic.Pointer[policy.Reason]
 	expiry    atomic.Pointer[time.Timer] // ends the connection with the peer's certificate
 	closeOnce sync.Once
@@ -135,6 +136,13 @@ func (c *conn) shut() {
 	_ = c.tls.Close() // likewise
 }
 
+// goodbye begins to end an upgraded connection, where its protocol knows how.
+func (c *conn) goodbye(code uint16) {
+	if s := c.stream.Load(); s != nil {
+		go s.goodbye(code)
+	}
+}
+
 // learn takes from a finished handshake what requests will need.
 func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 	c.serverName = CanonicalHost(state.ServerName)
@@ -180,6 +188,19 @@ func (l *live) remove(c *conn) {
 	}
 }
 
+// busy counts the connections by which a request is in flight.
+func (l *live) busy() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for c := range l.conns {
+		if c.active.Load() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // withPeer returns the connections whose other end showed a certificate.
 func (l *live) withPeer() []*conn {
 	l.mu.Lock()
@@ -203,28 +224,25 @@ func (l *live) upgradedLocked() []*conn {
 	return list
 }
 
-// drainUpgraded waits until no upgraded connection is left, which
-// http.Server.Shutdown does not do, and closes those that are when ctx ends.
-// It returns how many it cut.
-func (l *live) drainUpgraded(ctx context.Context) int {
+// waitUpgraded waits until no upgraded connection is left, which
+// http.Server.Shutdown does not do, or ctx ends. It returns those that are.
+func (l *live) waitUpgraded(ctx context.Context) []*conn {
 	l.mu.Lock()
-	if len(l.upgradedLocked()) == 0 {
+	left := l.upgradedLocked()
+	if len(left) == 0 {
 		l.mu.Unlock()
-		return 0
+		return nil
 	}
 	gone := make(chan struct{})
 	l.empty = gone
 	l.mu.Unlock()
 	select {
 	case <-gone:
-		return 0
+		return nil
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
-	cut := l.upgradedLocked()
-	l.mu.Unlock()
-	for _, c := range cut {
-		_ = c.Close() // the other end may have gone already
-	}
-	return len(cut)
+	defer l.mu.Unlock()
+	l.empty = nil
+	return l.upgradedLocked()
 }

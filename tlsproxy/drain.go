@@ -5,7 +5,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sidegate/policy"
 )
+
+// drainTimeout is why a connection was cut that a drain could not wait for.
+const drainTimeout policy.Reason = "drain_timeout"
 
 // drain is how a proxy ends: it says that it leaves, keeps its listeners open
 // while that spreads, closes them, and lets what is in flight finish.
@@ -28,10 +33,11 @@ func newDrain() *drain {
 }
 
 // wait returns when the listeners shall close: the delay after the drain
-// began, earlier when it is hurried, or when ctx ends.
-func (d *drain) wait(ctx context.Context, delay time.Duration) {
+// began, of which it tells, earlier when it is hurried, or when ctx ends.
+func (d *drain) wait(ctx context.Context, delay time.Duration, tell func()) {
 	select {
 	case <-d.began:
+		tell()
 	case <-ctx.Done():
 		return
 	}

@@ -91,5 +91,6 @@ func (g *gate) end(c *conn, reason policy.Reason) {
 		c.shut()
 		return
 	}
+	c.goodbye(closePolicy)
 	time.AfterFunc(lastWords, c.shut)
 }

@@ -35,7 +35,7 @@ type exchange struct {
 func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
-	x.answer = recorder{ResponseWriter: w, leaving: g.leaving}
+	x.answer = recorder{ResponseWriter: w, conn: x.conn, leaving: g.leaving}
 	if r.ProtoMajor >= 2 {
 		x.answer.streamIdle = g.budget.BodyIdle
 	}
@@ -221,7 +221,9 @@ func (x *exchange) finish() {
 // recorder is the ResponseWriter that remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
-	leaving *atomic.Bool
+	conn     *conn
+	protocol string // what the application switches to, with status 101
+	leaving  *atomic.Bool
 	// streamIdle is how long a write of HTTP/2 may wait for the client to open
 	// its window; 0 for HTTP/1.1, where conn.Write sees to it.
 	streamIdle time.Duration

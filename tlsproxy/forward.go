@@ -250,8 +250,9 @@ func modifyAnswer(res *http.Response) error {
 		x.gate.metrics.ForgedHeader()
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		x.conn.upgraded.Store(true)
+		x.conn.upgraded.Store(true)      // before net/http forgets the connection
 		x.answer.status = res.StatusCode // it is written past the recorder
+		x.answer.protocol = res.Header.Get("Upgrade")
 	}
 	return nil
 }

@@ -27,8 +27,8 @@ type GateMetrics interface {
 	Handshake(reason string)
 	// Connections is called with +1 and -1.
 	Connections(delta int)
-	// Ended is called when a live connection is ended because its peer is no
-	// longer trusted.
+	// Ended is called when a live connection is ended from outside: its peer is
+	// no longer trusted, or a drain could not wait for it.
 	Ended(reason policy.Reason)
 	// ForgedHeader is called when the application's answer carried an
 	// identity header, which was dropped.

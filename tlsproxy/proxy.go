@@ -56,7 +56,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer closeAll()
 	g, serving := errgroup.WithContext(serving)
 	g.Go(func() error {
-		d.wait(serving, p.DrainDelay)
+		d.wait(serving, p.DrainDelay, func() {
+			p.Log.Info("drain begun", "delay", p.DrainDelay.String(), "timeout", p.drainTimeout().String())
+		})
 		closeAll()
 		d.close()
 		return nil

@@ -286,22 +286,25 @@ func clientConfig(ca *certstest.CA) *tls.Config {
 	return &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
 }
 
-func TestWebSocket(t *testing.T) {
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
+// echoWebSocket is an application that answers each message.
+func echoWebSocket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	for {
+		kind, data, err := c.Read(r.Context())
 		if err != nil {
 			return
 		}
-		for {
-			kind, data, err := c.Read(r.Context())
-			if err != nil {
-				return
-			}
-			if err := c.Write(r.Context(), kind, append([]byte("echo "), data...)); err != nil {
-				return
-			}
+		if err := c.Write(r.Context(), kind, append([]byte("echo "), data...)); err != nil {
+			return
 		}
-	}))
+	}
+}
+
+func TestWebSocket(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(echoWebSocket))
 	t.Cleanup(app.Close)
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
@@ -582,85 +585,6 @@ func TestSignals(t *testing.T) {
 	if !strings.Contains(p.log.String(), `"pod":"pod-1","container":"gate"`) {
 		t.Errorf("log:\n%s", p.log)
 	}
-}
-
-// A drain under load loses nothing: the listeners stay open while clients
-// hear of it, and what is in flight ends.
-func TestDrainCommand(t *testing.T) {
-	begun, finish := make(chan bool, 1), make(chan bool)
-	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			begun <- true
-			<-finish
-		}
-		fmt.Fprint(w, "done")
-	}))
-	t.Cleanup(app.Close)
-	ca := certstest.NewCA(t, "ca")
-	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
-	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=4s")
-	command := func(args ...string) (string, int) {
-		cmd := exec.Command(p.cmd.Path, args...)
-		cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
-		out, _ := cmd.CombinedOutput() // the exit code tells
-		return string(out), cmd.ProcessState.ExitCode()
-	}
-	if out, code := command("status", "--ready"); code != exitDone || out != "ok\n" {
-		t.Errorf("status --ready: %d %q", code, out)
-	}
-	slow := p.ask(ca, "/slow")
-	<-begun
-	if out, code := command("status"); code != exitDone || !strings.Contains(out, "gate main: "+p.gate) || !strings.Contains(out, "1 connections, 1 requests") ||
-		!strings.Contains(out, "certificates: generation") || !strings.Contains(out, "rule: anyone") {
-		t.Errorf("status: %d\n%s", code, out)
-	}
-	l := startLoad(p, ca)
-	drained := make(chan int)
-	go func() { _, code := command("drain"); drained <- code }()
-	p.untilDraining()
-	l.end(t) // the clients go elsewhere while the listeners are still open
-	if code := <-drained; code != exitDone {
-		t.Errorf("drain ended with %d", code)
-	}
-	if c, err := net.Dial("tcp", p.gate); err == nil {
-		_ = c.Close()
-		t.Error("the listener is open after the drain")
-	}
-	close(finish)
-	if got := <-slow; got != "done" {
-		t.Errorf("the request in flight got %q", got)
-	}
-	if err := <-p.ended; err != nil {
-		t.Errorf("ended with %v", err)
-	}
-	p.ended <- nil
-	if out, code := command("status"); code != exitFailed || !strings.Contains(out, "no sidegate answers") {
-		t.Errorf("status of nobody: %d %s", code, out)
-	}
-}
-
-// The application is gone and nothing is in flight: nobody waits.
-func TestNothingToDrain(t *testing.T) {
-	ca := certstest.NewCA(t, "ca")
-	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
-	p := start(t, "http://"+freeAddr(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
-	p.stop()
-}
-
-// Two signals skip the delay.
-func TestSecondSignal(t *testing.T) {
-	ca := certstest.NewCA(t, "ca")
-	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
-	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
-	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
-	p.untilDraining()
-	select {
-	case err := <-p.ended:
-		t.Errorf("the first signal ended it: %v", err)
-		p.ended <- err
-	default:
-	}
-	p.stop()
 }
 
 // The demo's curl lines do what they say.

@@ -48,7 +48,7 @@ func NewMetrics(version string) *Metrics {
 		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sidegate_connections",
 			Help: "Open client connections."}, []string{"gate"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_connections_ended_total",
-			Help: "Live connections ended because their peer is no longer trusted, and why."}, []string{"gate", "reason"}),
+			Help: "Live connections that the gate ended, and why: a peer that is no longer trusted, or a drain that could not wait."}, []string{"gate", "reason"}),
 		forged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_forged_headers_total",
 			Help: "Answers of the application that carried an identity header, which was dropped."}, []string{"gate"}),
 	}
