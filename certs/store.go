@@ -254,12 +254,13 @@ type Status struct {
 
 // Certificate is one certificate of a [Status].
 type Certificate struct {
-	Use      string    `json:"use"` // "server" or "client_ca"
-	Name     string    `json:"name"`
-	Subject  string    `json:"subject"`
-	Serial   string    `json:"serial"`
-	Names    []string  `json:"names,omitempty"`
-	NotAfter time.Time `json:"not_after"`
+	Use       string    `json:"use"` // "server" or "client_ca"
+	Name      string    `json:"name"`
+	Subject   string    `json:"subject"`
+	Serial    string    `json:"serial"`
+	Names     []string  `json:"names,omitempty"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
 }
 
 // Status returns the state of the store.
@@ -289,7 +290,7 @@ func (s *Store) Status() Status {
 
 func describe(use, name string, c *x509.Certificate) Certificate {
 	return Certificate{Use: use, Name: name, Subject: c.Subject.String(), Serial: serial(c),
-		Names: servedNames(c), NotAfter: c.NotAfter}
+		Names: servedNames(c), NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 
 // Ready returns why nobody should be sent here now, or nil. A failed reload

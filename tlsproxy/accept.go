@@ -28,6 +28,8 @@ type gate struct {
 	noise    sampler        // of log lines about failed handshakes
 	pending  sync.WaitGroup // handshakes in progress
 	leaving  *atomic.Bool   // a drain has begun
+
+	strictTransport []string // as answers carry it; nil: none
 }
 
 func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
@@ -41,6 +43,9 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 	}
 	if !conf.Plaintext {
 		g.tls = newTLSConfigs(conf).outer()
+		if conf.StrictTransport != "" {
+			g.strictTransport = []string{conf.StrictTransport}
+		}
 	}
 	g.forward = newForwarder(g)
 	g.server = newServer(g)

@@ -35,7 +35,7 @@ type exchange struct {
 func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
-	x.answer = recorder{ResponseWriter: w, conn: x.conn, leaving: g.leaving}
+	x.answer = recorder{ResponseWriter: w, conn: x.conn, leaving: g.leaving, strictTransport: g.strictTransport}
 	if r.ProtoMajor >= 2 {
 		x.answer.streamIdle = g.budget.BodyIdle
 	}
@@ -224,6 +224,8 @@ type recorder struct {
 	conn     *conn
 	protocol string // what the application switches to, with status 101
 	leaving  *atomic.Bool
+	// strictTransport is the gate's Strict-Transport-Security; nil: none.
+	strictTransport []string
 	// streamIdle is how long a write of HTTP/2 may wait for the client to open
 	// its window; 0 for HTTP/1.1, where conn.Write sees to it.
 	streamIdle time.Duration
@@ -241,6 +243,9 @@ func (w *recorder) WriteHeader(status int) {
 	}
 	if status >= 200 && w.leaving.Load() {
 		w.Header().Set("Connection", "close") // of HTTP/2, net/http makes GOAWAY of it
+	}
+	if w.strictTransport != nil {
+		w.Header()["Strict-Transport-Security"] = w.strictTransport
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -103,7 +103,10 @@ type Gate struct {
 	// HTTP/2 has a hole.
 	OnlyHTTP1 bool
 	// MinVersion of TLS; 0 means tls.VersionTLS12.
-	MinVersion   uint16
+	MinVersion uint16
+	// Ciphers of TLS 1.2; empty means those of [DefaultCiphers]. TLS 1.3 has
+	// no list: all of its ciphers are good.
+	Ciphers      []uint16
 	Certificates Certificates
 	ClientCert   ClientCert
 	Trust        Trust // required unless ClientCert is ClientCertNone
@@ -122,6 +125,10 @@ type Gate struct {
 	PassAuthorization bool
 	// TrustedProxies are the networks whose forwarding headers are believed.
 	TrustedProxies []netip.Prefix
+	// StrictTransport is the Strict-Transport-Security field of every answer
+	// (RFC 6797 6.1). Empty: none of ours, the application's passes. A
+	// plaintext gate never sends it, as RFC 6797 7.2 demands.
+	StrictTransport string
 	// AccessLog says which requests leave a line.
 	AccessLog AccessLog
 }
@@ -169,9 +176,30 @@ func (g *Gate) minVersion() uint16 {
 // protocols are what the gate offers by ALPN, the preferred one first.
 func (g *Gate) protocols() []string {
 	if g.OnlyHTTP1 {
-		return []string{"http/1.1"}
+		return []string{protocolHTTP1}
 	}
-	return []string{"h2", "http/1.1"}
+	return []string{"h2", protocolHTTP1}
+}
+
+const protocolHTTP1 = "http/1.1" // by ALPN (RFC 7301 6)
+
+// DefaultCiphers are the ciphers of TLS 1.2 that a gate speaks unless it says
+// otherwise: those with forward secrecy and authenticated encryption, which
+// are also those of HTTP/2 (RFC 9113 9.2.2).
+var DefaultCiphers = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+func (g *Gate) ciphers() []uint16 {
+	if len(g.Ciphers) == 0 {
+		return DefaultCiphers
+	}
+	return g.Ciphers
 }
 
 // scheme is how clients speak to the gate.

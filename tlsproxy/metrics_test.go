@@ -3,6 +3,9 @@ package tlsproxy_test
 import (
 	"fmt"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,11 +70,51 @@ func TestSeriesAreBounded(t *testing.T) {
 // Two gates may share a folder: the scrape must not fail on what both hold.
 func TestSharedCertificate(t *testing.T) {
 	m := admin.NewMetrics("test")
-	end := admin.CertificateEnd{Use: "server", Name: "tls/tls", NotAfter: time.Unix(1, 0)}
+	end := admin.CertificateDates{Use: "server", Name: "tls/tls", NotAfter: time.Unix(1, 0)}
 	m.Watch(func() []admin.Loaded {
-		return []admin.Loaded{{What: "a", Ends: []admin.CertificateEnd{end}}, {What: "b", Ends: []admin.CertificateEnd{end}}}
+		return []admin.Loaded{{What: "a", Dates: []admin.CertificateDates{end}}, {What: "b", Dates: []admin.CertificateDates{end}}}
 	})
 	if text := scrape(m); strings.Count(text, `sidegate_certificate_not_after_timestamp_seconds{name="tls/tls",use="server"} 1`) != 1 {
 		t.Errorf("got\n%s", strings.Join(ours(text), "\n"))
+	}
+}
+
+// Every metric, label and reason that an alert speaks of is one of ours.
+func TestAlertsSpeakOfMetricsThatExist(t *testing.T) {
+	rules, err := os.ReadFile("../manifests/alerts.yaml")
+	must(t, err)
+	m := admin.NewMetrics("test")
+	g := m.Gate("main")
+	g.Handshake(string(policy.PeerUntrusted))
+	g.Handshake("shed_connections")
+	g.Decision(false, policy.Overloaded)
+	m.Watch(func() []admin.Loaded {
+		return []admin.Loaded{{What: "certificates", Generation: "a", Dates: []admin.CertificateDates{{Use: "server", Name: "tls/tls"}}}}
+	})
+	series := ours(scrape(m))
+	selectors := regexp.MustCompile(`(sidegate_\w+)(?:\{([^}]*)\})?`).FindAllStringSubmatch(string(rules), -1)
+	if len(selectors) < 8 {
+		t.Fatalf("only %d selectors found", len(selectors))
+	}
+	matcher := regexp.MustCompile(`(\w+)(=~?)"([^"]*)"`)
+	for _, s := range selectors {
+		found := slices.ContainsFunc(series, func(line string) bool {
+			if !strings.HasPrefix(line, s[1]+"{") {
+				return false
+			}
+			for _, label := range matcher.FindAllStringSubmatch(s[2], -1) {
+				value := regexp.QuoteMeta(label[3])
+				if label[2] == "=~" {
+					value = "(" + label[3] + ")"
+				}
+				if !regexp.MustCompile(`[{,]` + label[1] + `="` + value + `"`).MatchString(line) {
+					return false
+				}
+			}
+			return true
+		})
+		if !found {
+			t.Errorf("no series is %s", s[0])
+		}
 	}
 }

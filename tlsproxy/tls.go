@@ -40,8 +40,13 @@ func (t *tlsConfigs) outer() *tls.Config {
 	return &tls.Config{
 		MinVersion:     t.gate.minVersion(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return t.forGeneration(t.gate.generation()), nil
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			c := t.forGeneration(t.gate.generation())
+			if !canHTTP2(hello) {
+				c = c.Clone()
+				c.NextProtos = []string{protocolHTTP1}
+			}
+			return c, nil
 		},
 	}
 }
@@ -68,6 +73,7 @@ func (t *tlsConfigs) forGeneration(generation string) *tls.Config {
 func (t *tlsConfigs) build(generation string) *tls.Config {
 	c := &tls.Config{
 		MinVersion:     t.gate.minVersion(),
+		CipherSuites:   t.gate.ciphers(),
 		NextProtos:     t.gate.protocols(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
 	}
@@ -84,6 +90,13 @@ func (t *tlsConfigs) build(generation string) *tls.Config {
 	c.ClientCAs = t.gate.Trust.ClientCAs()
 	c.VerifyConnection = t.verify
 	return c
+}
+
+// canHTTP2 reports whether the client has a cipher that HTTP/2 allows: with
+// others net/http would end its connection (RFC 9113 9.2.2).
+func canHTTP2(hello *tls.ClientHelloInfo) bool {
+	return slices.Contains(hello.SupportedVersions, tls.VersionTLS13) ||
+		slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(DefaultCiphers, id) })
 }
 
 // bindTickets makes tickets that are good at this gate and for this

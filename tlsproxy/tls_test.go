@@ -323,6 +323,60 @@ func TestMinVersion(t *testing.T) {
 	}
 }
 
+// TLS 1.2 is spoken with good ciphers alone, unless the gate says otherwise;
+// then a client that has no other still gets HTTP/1.1.
+func TestCiphers(t *testing.T) {
+	legacy := uint16(tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA)
+	old := func(w *world, ciphers ...uint16) *tls.Config {
+		c := w.config(nil)
+		c.MaxVersion, c.CipherSuites, c.NextProtos = tls.VersionTLS12, ciphers, []string{"h2", "http/1.1"}
+		return c
+	}
+	w := newWorld(t, upstream(echo(t).URL), allow("anyone"))
+	if _, err := tls.Dial("tcp", w.addr, old(w, legacy)); err == nil {
+		t.Error("CBC was accepted")
+	}
+	for _, id := range tlsproxy.DefaultCiphers {
+		if !strings.Contains(tls.CipherSuiteName(id), "ECDSA") {
+			continue // the server's key is one for ECDSA
+		}
+		state := w.dial(old(w, id)).ConnectionState()
+		if state.CipherSuite != id || state.NegotiatedProtocol != "h2" {
+			t.Errorf("%s, %s", tls.CipherSuiteName(state.CipherSuite), state.NegotiatedProtocol)
+		}
+	}
+	w = newWorld(t, upstream(echo(t).URL), allow("anyone"), func(g *tlsproxy.Gate) { g.Ciphers = []uint16{legacy} })
+	if res, err := w.client(old(w, legacy), "h2").Get("https://" + w.addr); err != nil || res.ProtoMajor != 1 {
+		t.Errorf("CBC where it is wanted: %v %v", res, err)
+	}
+	if _, err := tls.Dial("tcp", w.addr, old(w, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)); err == nil {
+		t.Error("a cipher that is not in the list was accepted")
+	}
+}
+
+// Every answer over TLS carries the gate's field, refusals too, and not the
+// application's. A gate without TLS has none.
+func TestStrictTransport(t *testing.T) {
+	const field = "max-age=31536000; includeSubDomains"
+	app := newRecorder(t)
+	app.fields = "Strict-Transport-Security: max-age=1\r\n"
+	strict := func(g *tlsproxy.Gate) { g.StrictTransport = field }
+	w := newWorld(t, upstream(app.url), strict)
+	for _, proto := range []string{"http/1.1", "h2"} {
+		client, refused := w.client(w.config(nil), proto), w.request("GET", "/", nil)
+		refused.Header.Del("Authorization")
+		for _, r := range []*http.Request{w.request("GET", "/", nil), refused} {
+			if res := w.do(client, r); strings.Join(res.Header["Strict-Transport-Security"], "|") != field {
+				t.Errorf("%s, status %d: %q", proto, res.StatusCode, res.Header["Strict-Transport-Security"])
+			}
+		}
+	}
+	w = newWorld(t, upstream(newRecorder(t).url), strict, plaintext)
+	if res := w.plain("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); res.Header.Get("Strict-Transport-Security") != "" {
+		t.Error("sent in plaintext")
+	}
+}
+
 // OPS-05: half-open handshakes fill their own budget and push each other out;
 // established connections and new clients go on.
 func TestHalfOpenHandshakes(t *testing.T) {

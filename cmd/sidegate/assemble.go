@@ -140,6 +140,7 @@ func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) erro
 	var errs []error
 	for _, s := range specs {
 		gate := s.gate()
+		gate.Ciphers = a.config.TLSCiphers
 		gate.MinVersion, gate.OnlyHTTP1 = uint16(a.config.TLSMin), !bool(a.config.HTTP2)
 		a.gates = append(a.gates, gate)
 		if gate.Plaintext {
@@ -184,7 +185,7 @@ func (a *assembly) loaded() []admin.Loaded {
 		st := s.Status()
 		l := loadedOf(st.Status)
 		for _, c := range st.Certificates {
-			l.Ends = append(l.Ends, admin.CertificateEnd{Use: c.Use, Name: c.Name, NotAfter: c.NotAfter})
+			l.Dates = append(l.Dates, admin.CertificateDates{Use: c.Use, Name: c.Name, NotBefore: c.NotBefore, NotAfter: c.NotAfter})
 		}
 		list = append(list, l)
 	}

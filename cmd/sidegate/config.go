@@ -29,36 +29,38 @@ type Config struct {
 	// SIDEGATE_INGRESS (gate main) and SIDEGATE_INGRESS_<NAME>.
 	Ingress map[string]string
 
-	Admin            string         `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
-	TLS              List           `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
-	TLSNameLoss      Switch         `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
-	TLSMin           tlsVersion     `env:"TLS_MIN" envDefault:"1.2" doc:"oldest version of TLS to speak: 1.2 or 1.3"`
-	HTTP2            Switch         `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
-	ClientCert       clientCertMode `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
-	ClientCA         string         `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
-	Users            string         `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
-	PlainPasswords   Switch         `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
-	Realm            string         `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
-	Allow            List           `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
-	Headers          headerPreset   `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
-	PeerHeaders      peerHeaders    `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
-	TrustedProxies   Networks       `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
-	DrainDelay       Delay          `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
-	DrainTimeout     Duration       `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
-	MaxConnections   Count          `env:"MAX_CONNECTIONS" envDefault:"10000" doc:"open connections, all gates together; more are closed at once"`
-	MaxHandshakes    Count          `env:"MAX_HANDSHAKES" envDefault:"1000" doc:"TLS handshakes in progress; when there are more the oldest gives way"`
-	MaxHeaderBytes   Count          `env:"MAX_HEADER_BYTES" envDefault:"65536" doc:"bytes of a request's head; more is 431"`
-	MaxStreams       Count          `env:"MAX_STREAMS" envDefault:"250" doc:"concurrent requests of one HTTP/2 connection"`
-	HandshakeTimeout Duration       `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" doc:"for a whole TLS handshake"`
-	HeaderTimeout    Duration       `env:"HEADER_TIMEOUT" envDefault:"10s" doc:"for a request's head"`
-	IdleTimeout      Duration       `env:"IDLE_TIMEOUT" envDefault:"2m" doc:"between two requests of a connection"`
-	BodyTimeout      Duration       `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for a body, either way, that moves no byte; one that moves may take for ever"`
-	UpstreamTimeout  Duration       `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
-	AccessLog        accessLog      `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
-	LogLevel         slog.Level     `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
-	LogFormat        logFormat      `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
-	Pod              string         `env:"POD" doc:"name of the pod for the log, from the downward API"`
-	Container        string         `env:"CONTAINER" doc:"name of the container for the log"`
+	Admin            string          `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
+	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
+	TLSNameLoss      Switch          `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
+	TLSMin           tlsVersion      `env:"TLS_MIN" envDefault:"1.2" doc:"oldest version of TLS to speak: 1.2 or 1.3"`
+	TLSCiphers       cipherList      `env:"TLS_CIPHERS" doc:"ciphers of TLS 1.2 by Go's names, comma-separated; unset: those with forward secrecy and AEAD. TLS 1.3 has no list"`
+	HSTS             strictTransport `env:"HSTS" doc:"Strict-Transport-Security of every answer over TLS, such as max-age=31536000; includeSubDomains. Unset: what the application says"`
+	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
+	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
+	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
+	Users            string          `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
+	PlainPasswords   Switch          `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
+	Realm            string          `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
+	Allow            List            `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
+	Headers          headerPreset    `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
+	PeerHeaders      peerHeaders     `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
+	TrustedProxies   Networks        `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
+	DrainDelay       Delay           `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
+	DrainTimeout     Duration        `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
+	MaxConnections   Count           `env:"MAX_CONNECTIONS" envDefault:"10000" doc:"open connections, all gates together; more are closed at once"`
+	MaxHandshakes    Count           `env:"MAX_HANDSHAKES" envDefault:"1000" doc:"TLS handshakes in progress; when there are more the oldest gives way"`
+	MaxHeaderBytes   Count           `env:"MAX_HEADER_BYTES" envDefault:"65536" doc:"bytes of a request's head; more is 431"`
+	MaxStreams       Count           `env:"MAX_STREAMS" envDefault:"250" doc:"concurrent requests of one HTTP/2 connection"`
+	HandshakeTimeout Duration        `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" doc:"for a whole TLS handshake"`
+	HeaderTimeout    Duration        `env:"HEADER_TIMEOUT" envDefault:"10s" doc:"for a request's head"`
+	IdleTimeout      Duration        `env:"IDLE_TIMEOUT" envDefault:"2m" doc:"between two requests of a connection"`
+	BodyTimeout      Duration        `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for a body, either way, that moves no byte; one that moves may take for ever"`
+	UpstreamTimeout  Duration        `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
+	AccessLog        accessLog       `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
+	LogLevel         slog.Level      `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	LogFormat        logFormat       `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
+	Pod              string          `env:"POD" doc:"name of the pod for the log, from the downward API"`
+	Container        string          `env:"CONTAINER" doc:"name of the container for the log"`
 }
 
 // defaultIngress is the one gate of a pod that names none.
@@ -350,6 +352,63 @@ func (v *tlsVersion) UnmarshalText(text []byte) (err error) {
 }
 
 func (v tlsVersion) String() string { return strings.TrimPrefix(tls.VersionName(uint16(v)), "TLS ") }
+
+// cipherList is ciphers of TLS 1.2 that nothing is known against.
+type cipherList []uint16
+
+func (c *cipherList) UnmarshalText(text []byte) error {
+	var list List
+	if err := list.UnmarshalText(text); err != nil {
+		return err
+	}
+	names, ids := tls12Ciphers()
+	*c = nil
+	for _, name := range list {
+		if slices.ContainsFunc(tls.InsecureCipherSuites(), func(s *tls.CipherSuite) bool { return s.Name == name }) {
+			return fmt.Errorf("%s is insecure", name)
+		}
+		id, err := oneOf([]byte(name), names, ids)
+		if err != nil {
+			return err
+		}
+		*c = append(*c, id)
+	}
+	return nil
+}
+
+func tls12Ciphers() (names []string, ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		if slices.Contains(s.SupportedVersions, tls.VersionTLS12) {
+			names, ids = append(names, s.Name), append(ids, s.ID)
+		}
+	}
+	return names, ids
+}
+
+func (c cipherList) String() string {
+	var list List
+	for _, id := range c {
+		list = append(list, tls.CipherSuiteName(id))
+	}
+	return list.String()
+}
+
+// strictTransport is the value of a Strict-Transport-Security field (RFC 6797 6.1).
+type strictTransport string
+
+var strictTransportValue = regexp.MustCompile(`^max-age=\d{1,10}(; ?includeSubDomains)?(; ?preload)?$`)
+
+func (s *strictTransport) UnmarshalText(text []byte) error {
+	if string(text) == none {
+		*s = ""
+		return nil
+	}
+	if !strictTransportValue.Match(text) {
+		return fmt.Errorf("%q is not max-age=SECONDS, then perhaps ; includeSubDomains and ; preload", text)
+	}
+	*s = strictTransport(text)
+	return nil
+}
 
 type accessLog tlsproxy.AccessLog
 

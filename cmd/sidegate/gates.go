@@ -36,6 +36,7 @@ type gateSpec struct {
 	passAuthorization bool
 	trustedProxies    Networks
 	accessLog         accessLog
+	hsts              strictTransport
 }
 
 var gateName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
@@ -84,6 +85,7 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 		peerHeaders:    c.PeerHeaders,
 		trustedProxies: c.TrustedProxies,
 		accessLog:      c.AccessLog,
+		hsts:           c.HSTS,
 	}
 	if !gateName.MatchString(name) {
 		return nil, fmt.Errorf("gate name %q: letters, digits and _, at most 31, beginning with a letter", name)
@@ -106,6 +108,9 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	}
 	if s.plaintext && s.clientCert != clientCertMode(tlsproxy.ClientCertNone) {
 		errs = append(errs, errors.New("tls=off can't ask for client certificates: add client_cert=none"))
+	}
+	if s.plaintext && s.hsts != c.HSTS {
+		errs = append(errs, errors.New("option hsts: browsers heed it over TLS alone (RFC 6797 7.2), and this gate has tls=off"))
 	}
 	return s, joinFlat(errs)
 }
@@ -215,6 +220,7 @@ var gateOptions = map[string]func(s *gateSpec, value string) error{
 	"pass_authorization": func(s *gateSpec, v string) error { return setSwitch(&s.passAuthorization, v) },
 	"insecure_upstream":  func(s *gateSpec, v string) error { return setSwitch(&s.upstream.InsecureUpstream, v) },
 	"trusted_proxies":    func(s *gateSpec, v string) error { return s.trustedProxies.UnmarshalText([]byte(v)) },
+	"hsts":               func(s *gateSpec, v string) error { return s.hsts.UnmarshalText([]byte(v)) },
 	"access_log":         func(s *gateSpec, v string) error { return s.accessLog.UnmarshalText([]byte(v)) },
 }
 
@@ -344,6 +350,7 @@ func (s *gateSpec) gate() *tlsproxy.Gate {
 		},
 		PassAuthorization: s.passAuthorization,
 		TrustedProxies:    s.trustedProxies,
+		StrictTransport:   string(s.hsts),
 		AccessLog:         tlsproxy.AccessLog(s.accessLog),
 	}
 }

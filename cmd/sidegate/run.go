@@ -124,8 +124,15 @@ func runVersion(_ context.Context, p *program) error {
 	return err
 }
 
-// version is the module's version, or the commit it was built from.
+// release is the version that an image was built as, set by the linker.
+var release string
+
+// version is the release, or the module's version, or the commit it was built
+// from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -133,14 +133,14 @@ type Loaded struct {
 	Generation  string    // id in service
 	OK          bool      // the last attempt succeeded
 	LastSuccess time.Time // when an attempt last succeeded
-	Ends        []CertificateEnd
+	Dates       []CertificateDates
 }
 
-// CertificateEnd is when one certificate ends.
-type CertificateEnd struct {
-	Use      string // "server" or "client_ca"
-	Name     string
-	NotAfter time.Time
+// CertificateDates are when one certificate begins and ends.
+type CertificateDates struct {
+	Use                 string // "server" or "client_ca"
+	Name                string
+	NotBefore, NotAfter time.Time
 }
 
 // Watch makes the registry ask for the state of everything that is reloaded
@@ -158,13 +158,15 @@ var (
 		"When an attempt to load last succeeded.", []string{"what"}, nil)
 	generationInfo = prometheus.NewDesc("sidegate_generation_info",
 		"Always 1; the label tells what is in service.", []string{"what", "id"}, nil)
+	notBefore = prometheus.NewDesc("sidegate_certificate_not_before_timestamp_seconds",
+		"When a certificate began.", []string{"use", "name"}, nil)
 	notAfter = prometheus.NewDesc("sidegate_certificate_not_after_timestamp_seconds",
 		"When a certificate ends.", []string{"use", "name"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *loadedCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{reloadOK, reloadTime, generationInfo, notAfter} {
+	for _, d := range []*prometheus.Desc{reloadOK, reloadTime, generationInfo, notBefore, notAfter} {
 		ch <- d
 	}
 }
@@ -174,7 +176,7 @@ func (c *loadedCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	seen := map[CertificateEnd]bool{} // two stores may hold the same CA; a series may come once
+	seen := map[[2]string]bool{} // two stores may hold the same CA; a series may come once
 	for _, l := range c.state() {
 		ok := 0.0
 		if l.OK {
@@ -183,11 +185,11 @@ func (c *loadedCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(reloadOK, ok, l.What)
 		gauge(reloadTime, float64(l.LastSuccess.UnixMilli())/1000, l.What)
 		gauge(generationInfo, 1, l.What, l.Generation)
-		for _, e := range l.Ends {
-			series := CertificateEnd{Use: e.Use, Name: e.Name}
-			if !seen[series] {
+		for _, d := range l.Dates {
+			if series := [2]string{d.Use, d.Name}; !seen[series] {
 				seen[series] = true
-				gauge(notAfter, float64(e.NotAfter.Unix()), e.Use, e.Name)
+				gauge(notBefore, float64(d.NotBefore.Unix()), d.Use, d.Name)
+				gauge(notAfter, float64(d.NotAfter.Unix()), d.Use, d.Name)
 			}
 		}
 	}
