@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -277,6 +278,41 @@ func FuzzParseGate(f *testing.F) {
 		s, err := parseGate("main", value, c)
 		if err == nil && (s.listen.Address == "" || s.upstream.Address.Address == "") {
 			t.Errorf("%q gives %+v", value, s)
+		}
+	})
+}
+
+// No value of any variable panics, and one that is accepted reads the same
+// after check --print has written it.
+func FuzzConfigValues(f *testing.F) {
+	for i, name := range variables() {
+		f.Add(i, "none")
+		f.Add(i, "1.3")
+		f.Add(i, name+"=5s, 10.0.0.0/8 ,spiffe://td.example/a")
+	}
+	f.Add(3, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256")
+	f.Add(4, "max-age=1; preload")
+	f.Fuzz(func(t *testing.T, which int, value string) {
+		names := variables()
+		name := names[uint(which)%uint(len(names))]
+		parse := func(value string) (string, bool) {
+			c, err := parseConfig([]string{name + "=" + value})
+			if err != nil {
+				return "", false
+			}
+			for field := range configFields() {
+				if prefix+field.Tag.Get("env") == name {
+					return fmt.Sprint(reflect.ValueOf(c).Elem().FieldByName(field.Name)), true
+				}
+			}
+			return "", false
+		}
+		printed, ok := parse(value)
+		if !ok || printed == "" {
+			return
+		}
+		if again, ok := parse(printed); !ok || again != printed {
+			t.Errorf("%s=%q is printed as %q, which reads as %q", name, value, printed, again)
 		}
 	})
 }
