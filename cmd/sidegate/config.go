@@ -17,6 +17,7 @@ import (
 	"github.com/caarlos0/env/v10"
 
 	"sidegate/tlsproxy"
+	"sidegate/tlsproxy/admin"
 )
 
 // prefix is what every variable of ours begins with.
@@ -28,6 +29,8 @@ type Config struct {
 	// Ingress is each gate as NAME → "LISTEN=UPSTREAM?options"; filled from
 	// SIDEGATE_INGRESS (gate main) and SIDEGATE_INGRESS_<NAME>.
 	Ingress map[string]string
+	// Probes are the application's probes by name, from SIDEGATE_PROBE_<NAME>.
+	Probes map[string]*admin.Relay
 
 	Admin            string          `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
 	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
@@ -76,11 +79,19 @@ var serviceLink = regexp.MustCompile(`^SIDEGATE_(.+_)?(SERVICE_HOST|SERVICE_PORT
 // parseConfig reads the configuration out of the environ and returns every
 // problem at once.
 func parseConfig(environ []string) (*Config, error) {
-	c := &Config{Ingress: map[string]string{}}
+	c := &Config{Ingress: map[string]string{}, Probes: map[string]*admin.Relay{}}
 	vars, errs := ours(environ)
 	for name, value := range vars {
 		if gate, ok := gateOf(name); ok {
 			c.Ingress[gate] = value
+			delete(vars, name)
+		}
+		if probe, ok := strings.CutPrefix(name, prefix+"PROBE_"); ok {
+			relay, err := parseProbe(probe, value)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+			c.Probes[strings.ToLower(probe)] = relay
 			delete(vars, name)
 		}
 	}
@@ -117,6 +128,15 @@ func ours(environ []string) (map[string]string, []error) {
 		}
 	}
 	return vars, errs
+}
+
+var probeName = regexp.MustCompile(`^[A-Z0-9][A-Z0-9_]*$`)
+
+func parseProbe(name, value string) (*admin.Relay, error) {
+	if !probeName.MatchString(name) {
+		return nil, fmt.Errorf("probe name %q: capital letters, digits and _", name)
+	}
+	return admin.ParseRelay(value)
 }
 
 // gateOf returns the name of the gate that a variable configures.

@@ -47,7 +47,7 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	}
 	server := &admin.Server{
 		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,
-		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain,
+		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain, Probes: c.Probes,
 	}
 	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
 

@@ -5,6 +5,7 @@
 //	/readyz    that, and the certificate in service is valid; the body says what is missing
 //	/healthz   the process answers
 //	/metrics   Prometheus text
+//	/probe/x   the application's probe x, its status alone
 //	/status    what is in service, as JSON; from loopback only
 //	/drain     POST: leave, answered when the listeners are closed; from loopback only
 package admin
@@ -31,6 +32,7 @@ type Server struct {
 	Metrics *prometheus.Registry
 	Status  func() any                // what /status tells, made JSON
 	Drain   func(ctx context.Context) // begins a drain and waits until listeners are closed
+	Probes  map[string]*Relay         // of the application, by name
 	Log     *slog.Logger
 }
 
@@ -59,6 +61,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", probe(s.Ready))
 	mux.HandleFunc("GET /healthz", probe(func() error { return nil }))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	for name, relay := range s.Probes {
+		mux.HandleFunc("GET /probe/"+name, relay.serve)
+	}
 	mux.HandleFunc("GET /status", loopbackOnly(s.status))
 	mux.HandleFunc("POST /drain", loopbackOnly(s.drain))
 	return mux
