@@ -206,6 +206,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 	if x.body != nil {
 		x.body.out = out.Trailer
 	}
+	if len(out.Trailer) > 0 {
+		out.ContentLength = -1 // HTTP/1.1 has room for trailers behind chunks alone
+	}
 }
 
 // restoreForwarding brings back what ReverseProxy drops before it calls
