@@ -15,6 +15,8 @@ Usage:
     sidegate passwd FILE USER      add a user or change the password, which is
                                    read from the terminal or from stdin
     sidegate passwd -d FILE USER   delete a user
+    sidegate inject -f FILE|-      put the sidecar into the workloads of a YAML
+                                   file; inject -h has the options
     sidegate demo                  show it all on this machine
     sidegate version
     sidegate help

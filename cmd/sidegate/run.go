@@ -31,18 +31,20 @@ type program struct {
 type command struct {
 	name string
 	run  func(context.Context, *program) error
+	help func() string // nil: the program's
 }
 
 func commands() []command {
 	return []command{
-		{"serve", runServe},
-		{"check", runCheck},
-		{"status", runStatus},
-		{"drain", runDrain},
-		{"passwd", runPasswd},
-		{"demo", runDemo},
-		{"version", runVersion},
-		{"help", runHelp},
+		{"serve", runServe, nil},
+		{"check", runCheck, nil},
+		{"status", runStatus, nil},
+		{"drain", runDrain, nil},
+		{"passwd", runPasswd, nil},
+		{"inject", runInject, injectHelp},
+		{"demo", runDemo, nil},
+		{"version", runVersion, nil},
+		{"help", runHelp, nil},
 	}
 }
 
@@ -85,7 +87,7 @@ func dispatch(ctx context.Context, name string, p *program) error {
 		if c.name == name {
 			for _, a := range p.args {
 				if a == "-h" || a == "--help" {
-					return runHelp(ctx, p)
+					return c.showHelp(ctx, p)
 				}
 			}
 			return c.run(ctx, p)
@@ -109,6 +111,14 @@ func noArguments(p *program, name string) error {
 		return usagef("%s takes no argument, got %q", name, p.args[0])
 	}
 	return nil
+}
+
+func (c *command) showHelp(ctx context.Context, p *program) error {
+	if c.help == nil {
+		return runHelp(ctx, p)
+	}
+	_, err := io.WriteString(p.stdout, c.help())
+	return err
 }
 
 func runHelp(_ context.Context, p *program) error {
