@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 
 	"sidegate/manifests/inject"
@@ -98,7 +97,6 @@ func injectHelp() string {
 // checkEnviron says what serve would refuse of a sidecar's variables, without
 // the files that are mounted there.
 func checkEnviron(environ []string) error {
-	environ = slices.DeleteFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, prefix+"PROBE_") }) // made by inject itself
 	c, err := parseConfig(environ)
 	if err != nil {
 		return err
