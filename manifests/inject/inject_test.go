@@ -10,17 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/pod-security-admission/api"
-	"k8s.io/pod-security-admission/policy"
-	k8syaml "sigs.k8s.io/yaml"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"go.yaml.in/yaml/v3"
 
 	"sidegate/manifests/edit"
+	"sidegate/manifests/manifeststest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -302,39 +298,9 @@ func TestOtherOptionsReplaceTheFormer(t *testing.T) {
 	}
 }
 
-// typed is a value of each kind's real type.
-func typed(kind string) any {
-	return map[string]any{
-		"Deployment": &appsv1.Deployment{}, "StatefulSet": &appsv1.StatefulSet{}, "DaemonSet": &appsv1.DaemonSet{},
-		"Job": &batchv1.Job{}, "CronJob": &batchv1.CronJob{}, "Pod": &corev1.Pod{}, "Service": &corev1.Service{}, "ConfigMap": &corev1.ConfigMap{},
-	}[kind]
-}
-
-func podOf(object any) (metav1.ObjectMeta, corev1.PodSpec, bool) {
-	switch o := object.(type) {
-	case *appsv1.Deployment:
-		return o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, true
-	case *appsv1.StatefulSet:
-		return o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, true
-	case *appsv1.DaemonSet:
-		return o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, true
-	case *batchv1.Job:
-		return o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, true
-	case *batchv1.CronJob:
-		return o.Spec.JobTemplate.Spec.Template.ObjectMeta, o.Spec.JobTemplate.Spec.Template.Spec, true
-	case *corev1.Pod:
-		return o.ObjectMeta, o.Spec, true
-	}
-	return metav1.ObjectMeta{}, corev1.PodSpec{}, false
-}
-
 // Every golden file is what the API knows, and passes Pod Security
 // "restricted" as its input does.
 func TestGoldenAgainstTheAPI(t *testing.T) {
-	checks, err := policy.NewEvaluator(policy.DefaultChecks())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range golden {
 		f, err := edit.Parse(read(t, c.file+".golden"))
 		if err != nil {
@@ -347,17 +313,13 @@ func TestGoldenAgainstTheAPI(t *testing.T) {
 				items = []*yaml.Node{doc}
 			}
 			for _, item := range items {
-				object := decodeStrictly(t, c.file, item)
-				meta, spec, isPod := podOf(object)
+				meta, spec, isPod := manifeststest.Pod(decodeStrictly(t, c.file, item))
 				if !isPod || spec.HostNetwork {
 					continue
 				}
 				pods++
-				verdict := checks.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &meta, &spec)
-				if r := policy.AggregateCheckResults(verdict); !r.Allowed {
-					t.Errorf("%s: not restricted: %s", c.file, r.ForbiddenDetail())
-				}
-				checkSidecar(t, c.file, &spec)
+				manifeststest.Restricted(t, c.file, meta, spec)
+				checkSidecar(t, c.file, spec)
 			}
 		}
 		if pods == 0 {
@@ -366,18 +328,13 @@ func TestGoldenAgainstTheAPI(t *testing.T) {
 	}
 }
 
-func decodeStrictly(t *testing.T, name string, n *yaml.Node) any {
+func decodeStrictly(t *testing.T, name string, n *yaml.Node) runtime.Object {
 	t.Helper()
 	text, err := yaml.Marshal(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind, _ := edit.Entry(n, "kind")
-	object := typed(kind.Value().Value)
-	if err := k8syaml.UnmarshalStrict(text, object); err != nil {
-		t.Errorf("%s: %v", name, err)
-	}
-	return object
+	return manifeststest.Decode(t, name, text)
 }
 
 // checkSidecar finds the sidecar where it belongs and every mount's volume.
