@@ -43,14 +43,23 @@ type File struct {
 type change struct {
 	from, to int
 	text     string
-	indent   int
+	depth    int
 }
 
 // order sorts changes: where several begin, what is inserted stands before
 // what is replaced, and in the inner collection before in the outer.
 func (a change) order(b change) int {
 	inserts := func(c change) int { return min(c.to-c.from, 1) }
-	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(inserts(a), inserts(b)), cmp.Compare(b.indent, a.indent))
+	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(inserts(a), inserts(b)), cmp.Compare(b.depth, a.depth))
+}
+
+// depth is greater for what is further inside. The dashes of a sequence may
+// stand under the key that has it, at the indent of the mapping around it.
+func depth(n *yaml.Node) int {
+	if n.Kind == yaml.SequenceNode {
+		return 2*indent(n) + 1
+	}
+	return 2 * indent(n)
 }
 
 // A line ends where the parser says so.
@@ -267,7 +276,7 @@ func (f *File) Text(a At) string {
 // Replace puts text, as Text returns it, in the place of an entry or item.
 func (f *File) Replace(a At, text string) {
 	n := indent(a.Parent)
-	f.changes = append(f.changes, change{f.start(a), f.end(a), indented(text, n), n})
+	f.changes = append(f.changes, change{f.start(a), f.end(a), indented(text, n), depth(a.Parent)})
 }
 
 // Remove takes an entry or item away with its lines.
@@ -304,7 +313,7 @@ func last(n *yaml.Node) At { return At{n, len(Children(n)) - 1} }
 
 func (f *File) add(parent *yaml.Node, at int, text string) {
 	n := indent(parent)
-	f.changes = append(f.changes, change{at, at, strings.Repeat(" ", n) + indented(text, n), n})
+	f.changes = append(f.changes, change{at, at, strings.Repeat(" ", n) + indented(text, n), depth(parent)})
 }
 
 // above is the first line of the comment that stands over a, or a's own.

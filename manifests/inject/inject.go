@@ -148,23 +148,24 @@ func each(file string, o *object, err error) []error {
 
 func planServices(file string, all []*object, backends []*backend) ([]*plan, []string, error) {
 	var plans []*plan
+	var notes []string
 	var errs []error
 	served := map[*backend]bool{}
 	for _, x := range all {
 		if !x.isService() {
 			continue
 		}
-		p, err := planService(x, backends, served)
+		p, more, err := planService(file, x, backends, served)
+		notes = append(notes, more...)
 		if err != nil {
 			errs = append(errs, each(file, x, err)...)
 		} else if len(p.tasks) > 0 {
 			plans = append(plans, p)
 		}
 	}
-	var notes []string
 	for _, b := range backends {
 		if b.port != 0 && !served[b] {
-			notes = append(notes, b.note(file, "no Service here leads to port %d; point the targetPort of those elsewhere to %d", b.app.number, b.port))
+			notes = append(notes, note(file, b.object, "no Service here leads to port %d; point the targetPort of those elsewhere to %d", b.app.number, b.port))
 		}
 	}
 	return plans, notes, errors.Join(errs...)

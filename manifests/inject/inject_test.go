@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,7 +41,7 @@ var golden = []struct {
 	notes    []string
 }{
 	{"deployment", nil, nil},
-	{"statefulset", nil, nil},
+	{"statefulset", nil, []string{"statefulset.yaml:65: Service/db (document 2): headless, so its clients dial the pods themselves: they must go to 5433, past the gate is port 5432"}},
 	{"daemonset", []string{"app-port=9100", "drain-delay=10s"}, nil},
 	{"cronjob", nil, nil},
 	{"pod", []string{"app-port=grpc"}, []string{"pod.yaml:1: Pod/grpc (document 1): not behind the gate, and open to whoever reaches the pod: 9090 (metrics, api-v1)"}},
@@ -231,6 +232,7 @@ func TestAccepted(t *testing.T) {
 		{"host port of another port", bare("", port8080+"        - {containerPort: 9000, hostPort: 9000}\n"), []string{"app-port=8080"}, ""},
 		{"ports and probes of what ends", bare("      initContainers:\n      - name: i\n        ports: [{containerPort: 7000}]\n        livenessProbe: {tcpSocket: {port: 7000}}\n", port8080), nil, "PROBE_I"},
 		{"sysctl that is set", bare("      securityContext: {sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: '80'}]}\n", "        ports:\n        - containerPort: 80\n"), nil, `value: "0"`},
+		{"plain, and nothing below the containers", bare("", port8080), []string{"plain=true"}, "restartPolicy"},
 		{"label of the template", strings.Replace(bare("", port8080), "    spec:\n", "    metadata: {labels: {sidegate/inject: 'false'}}\n    spec:\n", 1), nil, "initContainers"},
 		{"label that says yes", strings.Replace(bare("", port8080), "    spec:\n", "    metadata: {labels: {sidegate/inject: 'true'}}\n    spec:\n", 1), nil, "no such thing"},
 	}
@@ -324,6 +326,27 @@ func TestGoldenAgainstTheAPI(t *testing.T) {
 		}
 		if pods == 0 {
 			t.Errorf("%s has no pod", c.file)
+		}
+	}
+}
+
+// Whatever the options, what is injected can be taken away again.
+func TestEveryOption(t *testing.T) {
+	for _, c := range golden {
+		for _, settings := range [][]string{nil, {"plain=true"}, {"port=8443"}, {"plain=true", "port=8443"}, {"drain-delay=1s"}} {
+			was := read(t, c.file+".yaml")
+			settings = append(slices.Clone(c.settings), settings...)
+			r, err := Inject("x", was, options(t, settings...))
+			if err != nil && strings.Contains(err.Error(), "leave --plain away") { // what a plain one can't do
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s %q: %v", c.file, settings, err)
+				continue
+			}
+			if again, err := Remove("x", r.Text); err != nil || !bytes.Equal(again, was) {
+				t.Errorf("%s %q: removed: %v\n%s", c.file, settings, err, again)
+			}
 		}
 	}
 }
@@ -458,6 +481,19 @@ func TestRefusalSaysWhere(t *testing.T) {
 func TestNoServiceIsSaid(t *testing.T) {
 	r, err := Inject("x", []byte(bare("", port8080)), options(t, "port=8443"))
 	if err != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "no Service here leads to port 8080; point the targetPort of those elsewhere to 8443") {
+		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// A headless Service leads nobody to another port; its clients must be told.
+func TestHeadlessServiceIsSaid(t *testing.T) {
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: a}}\nspec:\n  containers:\n  - name: a\n    ports: [{containerPort: 8080}]\n---\n" +
+		"apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: None, selector: {app: a}, ports: [{port: 8080}]}\n"
+	r, err := Inject("x", []byte(text), options(t, "port=8443"))
+	if err != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "x:9: Service/s (document 2): headless, so its clients dial the pods themselves: they must go to 8443, past the gate is port 8080") {
+		t.Errorf("got %v, %v", r, err)
+	}
+	if r, err = Inject("x", []byte(text), options(t)); err != nil || len(r.Notes) != 0 {
 		t.Errorf("got %v, %v", r, err)
 	}
 }

@@ -16,8 +16,9 @@ type backend struct {
 	open   []string // ports that are not behind the gate
 }
 
-func (b *backend) note(file, format string, args ...any) string {
-	return fmt.Sprintf("%s:%d: %s: %s", file, b.object.root.Line, b.object, fmt.Sprintf(format, args...))
+// note is something to know about an object that does not stop the injection.
+func note(file string, o *object, format string, args ...any) string {
+	return fmt.Sprintf("%s:%d: %s: %s", file, o.root.Line, o, fmt.Sprintf(format, args...))
 }
 
 // notes say what the sidecar does not protect.
@@ -25,13 +26,14 @@ func (b *backend) notes(file string) []string {
 	if len(b.open) == 0 {
 		return nil
 	}
-	return []string{b.note(file, "not behind the gate, and open to whoever reaches the pod: %s", strings.Join(b.open, ", "))}
+	return []string{note(file, b.object, "not behind the gate, and open to whoever reaches the pod: %s", strings.Join(b.open, ", "))}
 }
 
 type service struct {
 	Spec struct {
-		Selector map[string]string `yaml:"selector"`
-		Ports    []servicePort     `yaml:"ports"`
+		Selector  map[string]string `yaml:"selector"`
+		Ports     []servicePort     `yaml:"ports"`
+		ClusterIP string            `yaml:"clusterIP"`
 	} `yaml:"spec"`
 }
 
@@ -60,21 +62,26 @@ func (p *servicePort) reaches(app appPort) bool {
 
 // planService points the Service's ports at the gates of the workloads that it
 // selects, and marks those as served.
-func planService(o *object, backends []*backend, served map[*backend]bool) (*plan, error) {
+func planService(file string, o *object, backends []*backend, served map[*backend]bool) (*plan, []string, error) {
 	var s service
 	if err := o.root.Decode(&s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := &plan{object: o, record: newRecord()}
+	var notes []string
 	var errs []error
 	for i := range s.Spec.Ports {
 		port, err := s.target(o, &s.Spec.Ports[i], backends, served)
 		errs = append(errs, err)
-		if port != 0 {
-			p.put(path{"spec", "ports", strconv.Itoa(i)}, "targetPort", port)
+		if port == 0 {
+			continue
+		}
+		p.put(path{"spec", "ports", strconv.Itoa(i)}, "targetPort", port)
+		if s.Spec.ClusterIP == "None" { // then nothing translates ports, and only SRV records tell the target
+			notes = append(notes, note(file, o, "headless, so its clients dial the pods themselves: they must go to %d, past the gate is port %d", port, s.Spec.Ports[i].Port))
 		}
 	}
-	return p, errors.Join(errs...)
+	return p, notes, errors.Join(errs...)
 }
 
 // target is where a port of the Service must point, 0 for where it does.
