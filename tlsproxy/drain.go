@@ -59,8 +59,8 @@ func (p *Proxy) drain() *drain {
 // no listener takes connections any more, or when ctx ends. It may be called
 // several times.
 func (p *Proxy) Drain(ctx context.Context) {
+	p.leave()
 	d := p.drain()
-	d.begin()
 	select {
 	case <-d.closed:
 	case <-ctx.Done():
@@ -74,13 +74,21 @@ func (p *Proxy) Hurry() { p.drain().hurry() }
 func (p *Proxy) Draining() bool { return p.drain().begun.Load() }
 
 // terminate is what the end of Run's ctx means. A drain that began before has
-// had its time; and nobody waits for an application that has gone.
-func (p *Proxy) terminate(gates []*gate) {
-	d := p.drain()
-	if d.begun.Load() || allIdle(gates) {
-		d.hurry()
+// had its time.
+func (p *Proxy) terminate() {
+	if p.Draining() {
+		p.Hurry()
 	}
-	d.begin()
+	p.leave()
+}
+
+// leave begins the drain. Nobody waits for an application that has gone, such
+// as a Job's.
+func (p *Proxy) leave() {
+	if gates := p.gates.Load(); gates != nil && allIdle(*gates) {
+		p.Hurry()
+	}
+	p.drain().begin()
 }
 
 // allIdle reports whether nothing is in flight and no application answers.

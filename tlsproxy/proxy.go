@@ -50,7 +50,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.gates.Store(&gates)
 	d := p.drain()
-	stop := context.AfterFunc(ctx, func() { p.terminate(gates) })
+	stop := context.AfterFunc(ctx, p.terminate)
 	defer stop()
 	serving, closeAll := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeAll()

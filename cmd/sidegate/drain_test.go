@@ -37,24 +37,18 @@ func TestDrainCommand(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=4s")
-	command := func(args ...string) (string, int) {
-		cmd := exec.Command(p.cmd.Path, args...)
-		cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
-		out, _ := cmd.CombinedOutput() // the exit code tells
-		return string(out), cmd.ProcessState.ExitCode()
-	}
-	if out, code := command("status", "--ready"); code != exitDone || out != "ok\n" {
+	if out, code := p.command("status", "--ready"); code != exitDone || out != "ok\n" {
 		t.Errorf("status --ready: %d %q", code, out)
 	}
 	slow := p.ask(ca, "/slow")
 	<-begun
-	if out, code := command("status"); code != exitDone || !strings.Contains(out, "gate main: "+p.gate) || !strings.Contains(out, "1 connections, 1 requests") ||
+	if out, code := p.command("status"); code != exitDone || !strings.Contains(out, "gate main: "+p.gate) || !strings.Contains(out, "1 connections, 1 requests") ||
 		!strings.Contains(out, "certificates: generation") || !strings.Contains(out, "rule: anyone") {
 		t.Errorf("status: %d\n%s", code, out)
 	}
 	l := startLoad(p, ca)
 	drained := make(chan int)
-	go func() { _, code := command("drain"); drained <- code }()
+	go func() { _, code := p.command("drain"); drained <- code }()
 	p.untilDraining()
 	l.end(t) // the clients go elsewhere while the listeners are still open
 	if code := <-drained; code != exitDone {
@@ -72,17 +66,34 @@ func TestDrainCommand(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	p.ended <- nil
-	if out, code := command("status"); code != exitFailed || !strings.Contains(out, "no sidegate answers") {
+	if out, code := p.command("status"); code != exitFailed || !strings.Contains(out, "no sidegate answers") {
 		t.Errorf("status of nobody: %d %s", code, out)
 	}
 }
 
-// The application is gone and nothing is in flight: nobody waits.
+// command is what a hook or probe in the container runs: its output and exit
+// code.
+func (p *instance) command(args ...string) (string, int) {
+	cmd := exec.Command(p.cmd.Path, args...)
+	cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
+	out, _ := cmd.CombinedOutput() // the exit code tells
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// The application is gone and nothing is in flight: nobody waits, whether a
+// signal or, as with the sidecar of a Job, the preStop hook comes first.
 func TestNothingToDrain(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
-	p := start(t, "http://"+freeAddr(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
-	p.stop()
+	for _, hook := range []bool{false, true} {
+		p := start(t, "http://"+freeAddr(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
+		if hook {
+			if out, code := p.command("drain"); code != exitDone {
+				t.Errorf("drain: %d %s", code, out)
+			}
+		}
+		p.stop()
+	}
 }
 
 // Two signals skip the delay.
