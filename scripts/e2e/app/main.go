@@ -54,7 +54,10 @@ func main() {
 // serve ends when ctx is done and the last answer and WebSocket have ended.
 func serve(ctx context.Context, address string) error {
 	a := new(app)
-	server := &http.Server{Addr: address, Handler: a.routes()}
+	server := &http.Server{
+		Addr: address, Handler: a.routes(), ErrorLog: log.Default(),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 20,
+	}
 	ended := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
