@@ -30,7 +30,9 @@ type Request struct {
 	Host       string     // authority without port, lower case, without a trailing dot
 	Target     string     // path and query exactly as received
 	Path       string     // the canonical path: what rules are matched against
-	Header     Header     // nil on a TCP gate
+	Readings   []string   // what applications may take the path for instead, of ParseTarget
+	Preflight  bool       // of IsPreflight
+	Header     Header     // for authenticators, rules don't look at it; nil on a TCP gate
 }
 
 // Peer is who a verified client certificate proves. It is made once a
@@ -75,13 +77,19 @@ type Login struct {
 
 // Decision is the answer to one request.
 type Decision struct {
-	Allow  bool
-	Rule   string // name of the rule that decided; "" when none was selected
-	Reason Reason // why not; "" when allowed
+	Allow  bool   `json:"allow"`
+	Rule   string `json:"rule,omitempty"`   // name of the rule that decided; "" when none was selected
+	Reason Reason `json:"reason,omitempty"` // why not; "" when allowed, unless Audit
 	// Challenge says that a credential would help: no user was proven, the
 	// rule demands one that a configured method could prove, and whatever it
 	// demands of the peer is met. The answer is 401 rather than 403.
-	Challenge bool
+	Challenge bool `json:"-"`
+	// Audit says that this would be a refusal, for Reason, if it weren't only
+	// watched so far.
+	Audit bool `json:"audit,omitempty"`
+	// Bare says that the request passes without a name: the application is told
+	// neither user nor client certificate.
+	Bare bool `json:"-"`
 }
 
 // Reason is why something was refused. The list is closed: it is the same in

@@ -135,13 +135,17 @@ func parseSPIFFE(s string) (func(*Peer) bool, error) {
 			return nil, fmt.Errorf("%q: * stands for one whole segment, ** for all the rest at the end", s)
 		}
 	}
-	id, err := spiffeid.FromString("spiffe://" + domain + "/" + strings.Join(plain, "/"))
-	if err != nil {
+	if _, err := spiffeid.FromString("spiffe://" + domain + "/" + strings.Join(plain, "/")); err != nil {
 		return nil, fmt.Errorf("%q is not a SPIFFE ID: %w", s, err)
 	}
-	td := id.TrustDomain()
+	before, _, wild := strings.Cut(s, "*")
+	if !wild {
+		return func(p *Peer) bool { return p.ID.String() == s }, nil
+	}
+	after := s[strings.LastIndexByte(s, '*')+1:]
 	return func(p *Peer) bool {
-		return !p.ID.IsZero() && p.ID.TrustDomain() == td && matchSegments(pattern, p.ID.Path()[1:])
+		id := p.ID.String() // "" if there is none; most fail by the ends of the pattern
+		return strings.HasPrefix(id, before) && strings.HasSuffix(id, after) && matchSegments(pattern, p.ID.Path()[1:])
 	}, nil
 }
 

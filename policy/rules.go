@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -12,13 +13,26 @@ import (
 // decides; where none is selected, the answer is no.
 type Policy struct {
 	rules    []rule
+	prefixes []string // what a path must begin with for each of the rules, close together in memory
+	file     string   // that it was read from; "": none
+	audit    bool     // every refusal by a rule, or for lack of one, passes
 	warnings []string
 }
 
-// rule selects requests and says who may make them.
+// rule selects requests and says who may make them. An empty list selects all.
 type rule struct {
-	name  string
-	gates []string // empty: every gate
+	name      string
+	line      int // in the policy file; 0: there is none
+	gates     []string
+	hosts     []hostPattern
+	methods   []string
+	paths     []pathPattern
+	networks  []netip.Prefix
+	preflight bool
+	of        *demand // of a rule that denies: whom it selects; nil: all
+
+	deny  bool
+	audit bool
 	allow []demand // any one suffices
 }
 
@@ -30,21 +44,142 @@ type demand struct {
 	provable bool // a configured method could prove one of users
 }
 
-// Decide answers a request. It allocates nothing and may be called concurrently.
+// Decide answers a request. A path that applications may read in several ways
+// must be answered by the same rule in the same way under each, else nobody
+// knows which request this is. It allocates nothing and may be called
+// concurrently.
 func (p *Policy) Decide(_ context.Context, r *Request, id Identity) Decision {
-	for i := range p.rules {
-		if rule := &p.rules[i]; rule.selects(r) {
-			return rule.decide(id)
+	d := p.decide(r, r.Path, id)
+	for _, reading := range r.Readings {
+		if p.decide(r, reading, id) != d {
+			return Decision{Reason: AmbiguousTarget}
 		}
 	}
-	return Decision{Reason: NoRule}
+	return d
+}
+
+// decide answers for one reading of the path.
+func (p *Policy) decide(r *Request, path string, id Identity) Decision {
+	for i, prefix := range p.prefixes {
+		if !strings.HasPrefix(path, prefix) {
+			continue
+		}
+		if rule := &p.rules[i]; rule.passesOver(r, path, id) == "" {
+			return p.audited(rule.decide(id), rule.audit)
+		}
+	}
+	return p.audited(Decision{Reason: NoRule}, false)
+}
+
+// append adds a rule behind the others.
+func (p *Policy) append(r rule) {
+	p.rules = append(p.rules, r)
+	p.prefixes = append(p.prefixes, r.prefix())
+}
+
+// prefix is what every path begins with that the rule selects.
+func (r *rule) prefix() string {
+	if len(r.paths) == 0 {
+		return ""
+	}
+	prefix := r.paths[0].literal
+	for i := range r.paths {
+		for !strings.HasPrefix(r.paths[i].literal, prefix) {
+			prefix = prefix[:len(prefix)-1]
+		}
+	}
+	return prefix
+}
+
+// audited lets a refusal pass that is only to be watched.
+func (p *Policy) audited(d Decision, audit bool) Decision {
+	if d.Allow || !p.audit && !audit {
+		return d
+	}
+	return Decision{Allow: true, Rule: d.Rule, Reason: d.Reason, Audit: true}
 }
 
 // Changed never fires: a policy is a value.
 func (p *Policy) Changed() <-chan struct{} { return nil }
 
-func (r *rule) selects(req *Request) bool {
-	return len(r.gates) == 0 || slices.Contains(r.gates, req.Gate)
+// passesOver says why a rule does not select a request, "" if it does. What
+// fails most often comes first.
+func (r *rule) passesOver(req *Request, path string, id Identity) string {
+	switch {
+	case len(r.paths) > 0 && !r.matchPath(path):
+		return "path"
+	case len(r.gates) > 0 && !slices.Contains(r.gates, req.Gate):
+		return "gate"
+	case len(r.methods) > 0 && !slices.Contains(r.methods, req.Method):
+		return "method"
+	case len(r.hosts) > 0 && !r.matchHost(req.Host):
+		return "host"
+	case len(r.networks) > 0 && !r.matchNetwork(req.Client):
+		return "network"
+	case r.preflight && !req.Preflight:
+		return "preflight"
+	case r.of != nil && !r.of.peerMet(id.Peer):
+		return "peer"
+	case r.of != nil && !r.of.userMet(id.User):
+		return "user"
+	}
+	return ""
+}
+
+func (r *rule) matchPath(path string) bool {
+	for i := range r.paths {
+		if r.paths[i].match(path) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *rule) matchHost(host string) bool {
+	for _, h := range r.hosts {
+		if h.match(host) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *rule) matchNetwork(a netip.Addr) bool {
+	for _, n := range r.networks {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// IsPreflight reports whether a browser asks before a cross-origin request
+// (Fetch, 4.8).
+func IsPreflight(method string, h Header) bool {
+	return method == "OPTIONS" && h.Get("Origin") != "" && h.Get("Access-Control-Request-Method") != ""
+}
+
+// covers reports whether r surely selects each request that other would.
+func (r *rule) covers(other *rule) bool {
+	return r.of == nil && (!r.preflight || other.preflight) &&
+		coversAll(r.gates, other.gates, func(a, b string) bool { return a == b }) &&
+		coversAll(r.methods, other.methods, func(a, b string) bool { return a == b }) &&
+		coversAll(r.hosts, other.hosts, func(a, b hostPattern) bool { return a == b || !b.wildcard && a.match(b.name) }) &&
+		coversAll(r.paths, other.paths, func(a, b pathPattern) bool { return a.covers(&b) }) &&
+		coversAll(r.networks, other.networks, func(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(b.Addr()) })
+}
+
+// coversAll reports whether some a covers each b. An empty list selects all.
+func coversAll[T any](a, b []T, covers func(a, b T) bool) bool {
+	if len(a) == 0 {
+		return true
+	}
+	for _, other := range b {
+		if !slices.ContainsFunc(a, func(one T) bool { return covers(one, other) }) {
+			return false
+		}
+	}
+	return len(b) > 0
 }
 
 func (r *rule) decide(id Identity) Decision {
@@ -55,7 +190,7 @@ func (r *rule) decide(id Identity) Decision {
 			continue
 		}
 		if demand.userMet(id.User) {
-			return Decision{Allow: true, Rule: r.name}
+			return Decision{Allow: true, Rule: r.name, Bare: r.preflight}
 		}
 		if id.User == nil && demand.provable {
 			d.Reason, d.Challenge = NoCredentials, true
@@ -107,11 +242,12 @@ func (u *userPrincipal) provableBy(methods []string) bool {
 	return len(methods) > 0 && (u.method == "" || slices.Contains(methods, u.method))
 }
 
-// GateKind is what a gate asks of clients, for [NewDefault].
+// GateKind is what a gate asks of clients.
 type GateKind struct {
 	Name         string
 	CertAsked    bool // optional or required
 	CertRequired bool
+	Raw          bool // TCP: there are no users, methods, hosts and paths
 }
 
 // NewAllow is the policy of a list of principals, any one of which suffices.
@@ -139,7 +275,7 @@ func NewAllow(principals, methods []string) (*Policy, error) {
 	if len(principals) > 1 && slices.Contains(principals, "anyone") {
 		p.warnings = append(p.warnings, "anyone lets everybody in: the principals beside it change nothing")
 	}
-	p.rules = []rule{r}
+	p.append(r)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -186,7 +322,7 @@ func NewDefault(gates []GateKind, methods []string) (*Policy, error) {
 		case len(methods) == 0:
 			errs = append(errs, fmt.Errorf("gate %s: nothing is configured that could authenticate anyone", g.Name))
 		default:
-			p.rules = append(p.rules, defaultRule(g, methods))
+			p.append(defaultRule(g, methods))
 		}
 	}
 	if len(errs) > 0 {
@@ -210,8 +346,12 @@ func defaultRule(g GateKind, methods []string) rule {
 // configured method proves, and anyone beside other principals.
 func (p *Policy) Warnings() []string { return p.warnings }
 
-// String says the rules in one line each, for the log at start.
+// String says the rules in one line, for the log at start; of a policy file
+// only how many there are.
 func (p *Policy) String() string {
+	if p.file != "" {
+		return fmt.Sprintf("%d rules of %s", len(p.rules), p.file)
+	}
 	var lines []string
 	for i := range p.rules {
 		r := &p.rules[i]

@@ -28,6 +28,8 @@ type gate struct {
 	noise    sampler        // of log lines about failed handshakes
 	pending  sync.WaitGroup // handshakes in progress
 	leaving  *atomic.Bool   // a drain has begun
+	sweeps   atomic.Uint64  // how often live requests were decided again
+	sweeping sync.Mutex
 
 	strictTransport []string // as answers carry it; nil: none
 }
@@ -129,13 +131,13 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	}
 	g.log.Info("gate open", "listen", g.Listen.String(), "upstream", g.Upstream.Address.String())
 
-	if g.ClientCert != ClientCertNone {
-		rest, drained := context.WithCancel(context.WithoutCancel(ctx)) // a drain changes nothing about trust
-		var enforcing sync.WaitGroup
-		enforcing.Go(func() { g.enforce(rest) })
-		defer enforcing.Wait()
-		defer drained()
+	rest, drained := context.WithCancel(context.WithoutCancel(ctx)) // a drain changes nothing about who may do what
+	var enforcing sync.WaitGroup
+	for _, e := range g.enforcers() {
+		enforcing.Go(func() { enforce(rest, e.changed, e.again) })
 	}
+	defer enforcing.Wait()
+	defer drained()
 	err := g.accept(ctx, next)
 	g.drain(drain)
 	<-served

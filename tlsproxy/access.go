@@ -13,7 +13,7 @@ func (x *exchange) logAccess(took time.Duration) {
 	case AccessLogOff:
 		return
 	case AccessLogDenied:
-		if x.reason == "" {
+		if x.reason == "" && x.audit == "" {
 			return
 		}
 	}
@@ -39,6 +39,7 @@ func (x *exchange) logAccess(took time.Duration) {
 	}
 	attrs = appendSet(attrs, "rule", x.rule)
 	attrs = appendSet(attrs, "reason", string(x.reason))
+	attrs = appendSet(attrs, "audit", string(x.audit))
 	attrs = appendSet(attrs, "trace_id", x.trace)
 	x.gate.log.LogAttrs(x.in.Context(), slog.LevelInfo, "request", attrs...)
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,10 @@ type conn struct {
 	expiry    atomic.Pointer[time.Timer] // ends the connection with the peer's certificate
 	closeOnce sync.Once
 	onClose   func()
+
+	mu      sync.Mutex
+	allowed *exchange // the requests that were allowed and have not ended, a linked list
+	last    question  // of an HTTP/1.1 connection: what it asked last; zero: unknown
 }
 
 func newConn(c net.Conn, onClose func()) *conn {
@@ -199,6 +205,13 @@ func (l *live) busy() int {
 		}
 	}
 	return n
+}
+
+// all returns every connection.
+func (l *live) all() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.conns))
 }
 
 // withPeer returns the connections whose other end showed a certificate.

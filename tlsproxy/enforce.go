@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -14,16 +15,39 @@ import (
 // came by is no longer trusted.
 const lastWords = 500 * time.Millisecond
 
-// enforce ends connections whose peer is no longer trusted, whenever trust
-// changes, until ctx ends. The certificate's own end is a timer, see watchExpiry.
-func (g *gate) enforce(ctx context.Context) {
+// enforcer is something that may change while connections and requests are
+// live, and what to look at again then.
+type enforcer struct {
+	changed func() <-chan struct{}
+	again   func()
+}
+
+// enforcers are those of the gate. The peer certificate's own end is a timer,
+// see watchExpiry.
+func (g *gate) enforcers() []enforcer {
+	var list []enforcer
+	if g.ClientCert != ClientCertNone {
+		list = append(list, enforcer{g.Trust.Changed, g.recheck})
+	}
+	if g.Upstream.RedirectPort > 0 {
+		return list // it decides nothing
+	}
+	list = append(list, enforcer{g.Decider.Changed, g.redecide})
+	for _, a := range g.Authenticators {
+		list = append(list, enforcer{a.Changed, g.redecide})
+	}
+	return list
+}
+
+// enforce looks again whenever something has changed, until ctx ends.
+func enforce(ctx context.Context, changed func() <-chan struct{}, again func()) {
 	for {
-		changed := g.Trust.Changed() // taken before the check, so that no change is missed
-		g.recheck()
+		c := changed() // taken before the look, so that no change is missed
+		again()
 		select {
 		case <-ctx.Done():
 			return
-		case <-changed:
+		case <-c:
 		}
 	}
 }
@@ -93,4 +117,146 @@ func (g *gate) end(c *conn, reason policy.Reason) {
 	}
 	c.goodbye(closePolicy)
 	time.AfterFunc(lastWords, c.shut)
+}
+
+// enter puts an allowed request where changes of rules and users find it.
+func (x *exchange) enter() {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x.next = c.allowed; x.next != nil {
+		x.next.previous = x
+	}
+	c.allowed = x
+}
+
+// leave takes it away again, if it was there. An HTTP/1.1 connection
+// remembers what it asked: that is what it is judged by until it asks again.
+func (x *exchange) leave() {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	entered := c.allowed == x || x.previous != nil
+	switch {
+	case x.previous != nil:
+		x.previous.next = x.next
+	case entered:
+		c.allowed = x.next
+	}
+	if x.next != nil {
+		x.next.previous = x.previous
+	}
+	if x.ended != "" {
+		x.reason = x.ended
+	}
+	c.last = question{}
+	if entered && x.in.ProtoMajor < 2 && len(x.in.RequestURI) <= maxRemembered && len(x.in.Host) <= maxRemembered {
+		c.last = x.question
+		c.last.req.Header, c.last.req.Target = nil, "" // rules don't look at them
+	}
+}
+
+// maxRemembered bounds the memory that an idle connection's last request
+// holds on to. What is longer is decided when the next one comes.
+const maxRemembered = 512
+
+// redecide decides every live request again, and ends those that would be
+// refused. Users that prove to be gone do so once for all their requests.
+func (g *gate) redecide() {
+	g.sweeping.Lock()
+	defer g.sweeping.Unlock()
+	g.sweeps.Add(1)
+	users := map[*policy.User]policy.Reason{}
+	for _, c := range g.live.all() {
+		g.redecideConn(c, users)
+	}
+}
+
+func (g *gate) redecideConn(c *conn, users map[*policy.User]policy.Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for x := c.allowed; x != nil; x = x.next {
+		if x.ended != "" {
+			continue
+		}
+		if reason := g.again(&x.question, users); reason != "" {
+			x.end(reason)
+		}
+	}
+	if c.allowed != nil || c.last.req.Path == "" || c.active.Load() > 0 {
+		return
+	}
+	if reason := g.again(&c.last, users); reason != "" {
+		c.last = question{}
+		g.requestEnded(c, "", reason)
+		go c.shut()
+	}
+}
+
+// again decides what was allowed once more. It is why it is refused by now,
+// or "". users remembers verdicts; nil: nothing is remembered.
+func (g *gate) again(q *question, users map[*policy.User]policy.Reason) policy.Reason {
+	if q.by != nil {
+		reason, known := users[q.id.User]
+		if !known {
+			reason = recheckReason(q.by.Recheck(context.Background(), q.id.User))
+			if users != nil {
+				users[q.id.User] = reason
+			}
+		}
+		if reason != "" {
+			return reason
+		}
+	}
+	if d := g.Decider.Decide(context.Background(), &q.req, q.id); !d.Allow {
+		return d.Reason
+	}
+	return ""
+}
+
+// recheckReason is why an error of Recheck ends a request. A dependency that
+// does not answer says nothing against the user.
+func recheckReason(err error) policy.Reason {
+	var refusal *policy.Refusal
+	switch {
+	case err == nil:
+		return ""
+	case !errors.As(err, &refusal), refusal.Reason == policy.DependencyDown:
+		return ""
+	}
+	return refusal.Reason
+}
+
+// end ends a request alone: after lastWords, or when it ends by itself before.
+// The connection's mutex is held.
+func (x *exchange) end(reason policy.Reason) {
+	x.ended = reason
+	x.gate.requestEnded(x.conn, x.requestID, reason)
+	if x.conn.upgraded.Load() {
+		x.conn.goodbye(closePolicy)
+	}
+	time.AfterFunc(lastWords, x.cut)
+}
+
+// cut is the end of a request that did not end by itself.
+func (x *exchange) cut() {
+	c := x.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.allowed != x && x.previous == nil {
+		return // it has ended
+	}
+	if x.in.ProtoMajor < 2 {
+		go c.shut()
+		return
+	}
+	// A deadline in the past resets the stream at once. The request can't end
+	// meanwhile: for that it needs the mutex. An error means that the
+	// connection has gone.
+	_ = http.NewResponseController(x.answer.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+}
+
+func (g *gate) requestEnded(c *conn, requestID string, reason policy.Reason) {
+	g.metrics.RequestEnded(reason)
+	g.log.Info("request ended", "remote", c.remoteText, "peer", c.peerName, "request_id", requestID, "reason", reason)
 }

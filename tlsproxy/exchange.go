@@ -13,11 +13,10 @@ import (
 
 // exchange is one request and its answer, from canonical form to log line.
 type exchange struct {
-	gate    *gate
-	conn    *conn
-	in      *http.Request
-	req     policy.Request
-	id      policy.Identity
+	gate *gate
+	conn *conn
+	in   *http.Request
+	question
 	trusted bool // the connection comes from a trusted proxy
 	login   *policy.Login
 	body    *requestBody // nil: none
@@ -26,8 +25,22 @@ type exchange struct {
 	trace     string
 	rule      string
 	reason    policy.Reason
+	audit     policy.Reason // why it would be refused, were that not only watched
+	bare      bool          // the application is told nobody's name
 	started   time.Time
 	answer    recorder
+
+	// Of conn.allowed, and guarded by its mutex.
+	previous, next *exchange
+	ended          policy.Reason // why it was ended from outside; "": it was not
+}
+
+// question is what is decided about a request, and what is decided again when
+// rules or users change.
+type question struct {
+	req policy.Request
+	id  policy.Identity
+	by  Authenticator // that proved the user; nil: none did
 }
 
 // serve is the path of one request: canonical form, credentials, decision,
@@ -49,11 +62,19 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		x.redirect()
 		return
 	}
+	sweep := g.sweeps.Load() // before the decision, so that no change is missed
 	if refusal := x.judge(r.Context()); refusal != nil {
 		x.refuse(refusal)
 		return
 	}
-	g.metrics.Decision(true, "")
+	x.enter()
+	if g.sweeps.Load() != sweep {
+		if reason := g.again(&x.question, nil); reason != "" {
+			x.refuse(&denial{status: http.StatusForbidden, reason: reason})
+			return
+		}
+	}
+	g.metrics.Decision(true, x.audit)
 	x.forward()
 }
 
@@ -83,6 +104,7 @@ func (x *exchange) judge(ctx context.Context) *denial {
 	if checkIdentity(x.id) != nil {
 		return &denial{status: http.StatusForbidden, reason: policy.BadIdentity}
 	}
+	x.audit, x.bare = decision.Reason, decision.Bare
 	return nil
 }
 
@@ -92,33 +114,26 @@ func (x *exchange) canonicalise() *denial {
 	r := x.in
 	x.id.Peer = x.conn.peer
 	x.req = policy.Request{
-		Gate:       x.gate.Name,
 		Client:     x.gate.clientAddr(x.conn.remote, r.Header),
 		ServerName: x.conn.serverName,
 		Method:     r.Method,
-		Host:       CanonicalHost(r.Host),
+		Host:       r.Host,
 		Target:     r.RequestURI,
+		Preflight:  policy.IsPreflight(r.Method, r.Header),
 		Header:     r.Header,
 	}
-	switch {
-	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
-		return &denial{status: http.StatusMethodNotAllowed, reason: policy.MethodRefused}
-	case r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && r.Header["Host"][0] != r.Host:
+	if r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && r.Header["Host"][0] != r.Host {
 		return badRequest(policy.BadRequest) // RFC 9113 8.3.1: :authority and host disagree
-	case !x.gate.servesHost(x.req.Host):
-		return &denial{status: http.StatusMisdirectedRequest, reason: policy.WrongHost}
-	case r.Method == http.MethodOptions && r.RequestURI == "*":
-		x.req.Path = "*"
-		return nil
+	}
+	if reason := x.gate.Canonicalise(&x.req); reason != "" {
+		return &denial{status: x.gate.Status(policy.Decision{Reason: reason}), reason: reason}
 	}
 	if x.gate.MaxBody > 0 && r.ContentLength > x.gate.MaxBody {
 		return &denial{status: http.StatusRequestEntityTooLarge, reason: bodyTooLarge}
 	}
-	path, err := canonicalPath(r.RequestURI)
-	if err != nil || !forwardable(r) {
+	if !forwardable(r) {
 		return badRequest(policy.AmbiguousTarget)
 	}
-	x.req.Path = path
 	return nil
 }
 
@@ -150,7 +165,7 @@ func (x *exchange) authenticate(ctx context.Context) *denial {
 		if x.login != nil {
 			return badRequest(policy.BadRequest)
 		}
-		x.login, x.id.User = login, login.User
+		x.login, x.id.User, x.by = login, login.User, a
 	}
 	return nil
 }
@@ -177,18 +192,13 @@ func (x *exchange) refusedCredential(a Authenticator, err error) *denial {
 	return d
 }
 
-// refusedBy turns a decision into an answer: 401 with every challenge where a
-// credential would help, else 403.
+// refusedBy turns a decision into an answer.
 func (x *exchange) refusedBy(decision policy.Decision) *denial {
-	d := &denial{status: http.StatusForbidden, reason: decision.Reason}
-	switch {
-	case decision.Challenge && len(x.gate.Authenticators) > 0:
-		d.status = http.StatusUnauthorized
+	d := &denial{status: x.gate.Status(decision), reason: decision.Reason}
+	if d.status == http.StatusUnauthorized {
 		for _, a := range x.gate.Authenticators {
 			d.challenges = append(d.challenges, a.Challenge(&x.req, nil)...)
 		}
-	case decision.Reason == policy.DependencyDown:
-		d.status = http.StatusServiceUnavailable
 	}
 	return d
 }
@@ -212,6 +222,7 @@ func (x *exchange) via() string {
 // finish counts and logs the exchange, also when the handler panics, which is
 // how net/http is told to abort an answer.
 func (x *exchange) finish() {
+	x.leave()
 	x.conn.active.Add(-1)
 	took := time.Since(x.started)
 	x.gate.metrics.Request(x.answer.finalStatus(), x.via(), took)

@@ -199,9 +199,11 @@ func rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	setForwarding(h, x)
-	x.gate.Headers.set(h, x.id)
-	for name, value := range x.conn.peerFields {
-		h[name] = []string{value}
+	if !x.bare {
+		x.gate.Headers.set(h, x.id)
+		for name, value := range x.conn.peerFields {
+			h[name] = []string{value}
+		}
 	}
 	if x.body != nil {
 		x.body.out = out.Trailer

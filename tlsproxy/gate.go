@@ -43,6 +43,8 @@ type Authenticator interface {
 	Challenge(*policy.Request, error) []string
 	// Recheck says whether this user, once proven, is still good.
 	Recheck(context.Context, *policy.User) error
+	// Changed is closed when Recheck may say something else; nil: never.
+	Changed() <-chan struct{}
 }
 
 // Decider decides whether a request may pass.

@@ -237,10 +237,8 @@ func traceID(h http.Header) string {
 		return ""
 	}
 	id := v[0][3:35]
-	for i := 0; i < len(id); i++ {
-		if _, ok := unhex(id[i]); !ok {
-			return ""
-		}
+	if strings.Trim(id, "0123456789abcdefABCDEF") != "" {
+		return ""
 	}
 	return id
 }

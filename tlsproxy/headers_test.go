@@ -39,6 +39,7 @@ func (s someone) Authenticate(context.Context, *policy.Request) (*policy.Login, 
 }
 func (someone) Challenge(*policy.Request, error) []string   { return nil }
 func (someone) Recheck(context.Context, *policy.User) error { return nil }
+func (someone) Changed() <-chan struct{}                    { return nil }
 
 func user(u policy.User) func(*tlsproxy.Gate) {
 	u.Method = policy.LocalMethod

@@ -460,6 +460,7 @@ func (broken) Authenticate(context.Context, *policy.Request) (*policy.Login, err
 }
 func (broken) Challenge(*policy.Request, error) []string   { return nil }
 func (broken) Recheck(context.Context, *policy.User) error { return nil }
+func (broken) Changed() <-chan struct{}                    { return nil }
 
 func TestDependencyDown(t *testing.T) {
 	app := newRecorder(t)

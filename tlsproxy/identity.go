@@ -220,7 +220,7 @@ func checkIdentity(id policy.Identity) error {
 }
 
 func carriable(s string) bool {
-	return s == strings.TrimSpace(s) && !hasControl(s)
+	return s == strings.TrimSpace(s) && !policy.HasControl(s)
 }
 
 // peerFields prepares the fields that describe the client certificate, once a

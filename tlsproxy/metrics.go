@@ -21,7 +21,8 @@ type GateMetrics interface {
 	// Upstream is called with the time from sending a request to the head of
 	// its answer.
 	Upstream(took time.Duration)
-	// Decision is called for each decision and each refusal before one.
+	// Decision is called for each decision and each refusal before one. One that
+	// allows has a reason only if it is a refusal that is not enforced so far.
 	Decision(allow bool, reason policy.Reason)
 	// Handshake is called when a handshake has ended; an empty reason is success.
 	Handshake(reason string)
@@ -30,6 +31,9 @@ type GateMetrics interface {
 	// Ended is called when a live connection is ended from outside: its peer is
 	// no longer trusted, or a drain could not wait for it.
 	Ended(reason policy.Reason)
+	// RequestEnded is called when a request in flight, or a connection that waits
+	// for its next one, is ended because it would be refused by now.
+	RequestEnded(reason policy.Reason)
 	// ForgedHeader is called when the application's answer carried an
 	// identity header, which was dropped.
 	ForgedHeader()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"sidegate/certs"
@@ -25,10 +26,26 @@ type assembly struct {
 	log    *slog.Logger
 	gates  []*tlsproxy.Gate
 	stores []*certs.Store
-	users  *authn.Users // nil: none configured
-	reload *reload.Loop // of users
-	policy *policy.Policy
-	paths  []string // all that is watched
+	users  *authn.Users   // nil: none configured
+	fixed  *policy.Policy // of the variables; nil: there is a policy file
+	policy *policy.Store  // of the policy file; nil: there is none
+	reload []*reload.Loop // of users and policy
+	paths  []string       // all that is watched
+}
+
+// rules is the policy in force.
+func (a *assembly) rules() *policy.Policy {
+	if a.policy != nil {
+		return a.policy.Policy()
+	}
+	return a.fixed
+}
+
+func (a *assembly) decider() tlsproxy.Decider {
+	if a.policy != nil {
+		return a.policy
+	}
+	return a.fixed
 }
 
 // assemble loads everything that the configuration names and returns every
@@ -37,14 +54,14 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, erro
 	a := &assembly{config: c, log: log}
 	specs, specErr := gateSpecs(c)
 	userErr := a.loadUsers(ctx)
-	policyErr := a.loadPolicy(specs, specErr == nil && userErr == nil)
+	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
 	certErr := a.loadCertificates(ctx, specs)
 	var upstreamErrs []error
 	for i, s := range specs {
 		if err := tlsproxy.CheckUpstream(ctx, s.upstream); err != nil {
 			upstreamErrs = append(upstreamErrs, fmt.Errorf("%s: %w", gateVariable(s.name), err))
 		}
-		a.gates[i].Decider = a.policy
+		a.gates[i].Decider = a.decider()
 		if a.users != nil {
 			a.gates[i].Authenticators = []tlsproxy.Authenticator{a.users}
 		}
@@ -72,12 +89,7 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 		return fmt.Errorf("SIDEGATE_REALM: %w", err)
 	}
 	a.users = users
-	a.reload = &reload.Loop{What: "users", Log: a.log, Load: func(ctx context.Context) (reload.Result, error) {
-		id, err := users.Load(ctx)
-		return reload.Result{Generation: id}, err
-	}}
-	a.paths = append(a.paths, path)
-	err = a.reload.First(ctx)
+	err = a.loads(ctx, "users", path, users.Load)
 	switch {
 	case err == nil:
 		return nil
@@ -87,39 +99,96 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 	return fmt.Errorf("SIDEGATE_USERS: %s: %w", path, err)
 }
 
-// loadPolicy makes the policy; complete says whether gates and users are all
-// there, without which the default policy would only repeat their problems.
-func (a *assembly) loadPolicy(specs []*gateSpec, complete bool) (err error) {
-	var methods []string
-	if a.users != nil {
-		methods = []string{policy.LocalMethod}
-	}
-	if len(a.config.Allow) > 0 {
-		a.policy, err = policy.NewAllow(a.config.Allow, methods)
-		if err != nil {
+// loads loads something for the first time and keeps it fresh from then on.
+func (a *assembly) loads(ctx context.Context, what, path string, load func(context.Context) (string, error)) error {
+	loop := &reload.Loop{What: what, Log: a.log, Load: func(ctx context.Context) (reload.Result, error) {
+		id, err := load(ctx)
+		return reload.Result{Generation: id}, err
+	}}
+	a.reload = append(a.reload, loop)
+	a.paths = append(a.paths, path)
+	return loop.First(ctx)
+}
+
+// loadPolicy reads the policy file, or makes the policy of the variables;
+// complete says whether gates and users are all there, without which a policy
+// would only repeat their problems.
+func (a *assembly) loadPolicy(ctx context.Context, specs []*gateSpec, complete bool) (err error) {
+	around := a.surroundings(specs)
+	file, err := a.policyFile()
+	switch {
+	case err != nil:
+		return err
+	case file != "" && complete:
+		return a.loadPolicyFile(ctx, file, around)
+	case len(a.config.Allow) > 0:
+		if a.fixed, err = policy.NewAllow(a.config.Allow, around.Methods); err != nil {
 			return joinFlat(prefixEach("SIDEGATE_ALLOW", err))
 		}
 		return nil
-	}
-	if !complete {
+	case !complete:
 		return nil
 	}
-	kinds := make([]policy.GateKind, 0, len(specs))
+	a.fixed, err = policy.NewDefault(around.Gates, around.Methods)
+	if err != nil {
+		return a.whatToMount(err)
+	}
+	return nil
+}
+
+// policyFile is the path of the policy file, "" if there is none. The default
+// counts only if it exists; one that was set must.
+func (a *assembly) policyFile() (string, error) {
+	path := a.config.Policy
+	if path == none {
+		return "", nil
+	}
+	if path == defaultOf("Policy") {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+	}
+	if len(a.config.Allow) > 0 {
+		return "", fmt.Errorf("SIDEGATE_ALLOW is set and %s is there: unset SIDEGATE_ALLOW, or SIDEGATE_POLICY=none", path)
+	}
+	return path, nil
+}
+
+func (a *assembly) loadPolicyFile(ctx context.Context, path string, around policy.Surroundings) error {
+	store := &policy.Store{File: path, Surroundings: around, Log: a.log, Read: func() ([]byte, error) { return readFile(path) }}
+	if err := a.loads(ctx, "policy", path, store.Load); err != nil {
+		return joinFlat(prefixEach("SIDEGATE_POLICY", err))
+	}
+	a.policy = store
+	return nil
+}
+
+// readFile reads a mounted file.
+func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the file", path)
+	}
+	content, err := files.Read(path)
+	return content[filepath.Base(path)], err
+}
+
+// surroundings are what the policy is read against.
+func (a *assembly) surroundings(specs []*gateSpec) policy.Surroundings {
+	var around policy.Surroundings
+	if a.users != nil {
+		around.Methods = []string{policy.LocalMethod}
+	}
 	for _, s := range specs {
 		if s.upstream.RedirectPort > 0 {
 			continue // it forwards nothing
 		}
-		kinds = append(kinds, policy.GateKind{
+		around.Gates = append(around.Gates, policy.GateKind{
 			Name:         s.name,
 			CertAsked:    s.clientCert != clientCertMode(tlsproxy.ClientCertNone),
 			CertRequired: s.clientCert == clientCertMode(tlsproxy.ClientCertRequire),
 		})
 	}
-	a.policy, err = policy.NewDefault(kinds, methods)
-	if err != nil {
-		return a.whatToMount(err)
-	}
-	return nil
+	return around
 }
 
 // whatToMount adds to "nothing authenticates anyone" what would.
@@ -189,8 +258,8 @@ func (a *assembly) loaded() []admin.Loaded {
 		}
 		list = append(list, l)
 	}
-	if a.reload != nil {
-		list = append(list, loadedOf(a.reload.Status()))
+	for _, l := range a.reload {
+		list = append(list, loadedOf(l.Status()))
 	}
 	return list
 }

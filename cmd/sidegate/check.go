@@ -68,8 +68,8 @@ func report(w io.Writer, a *assembly) {
 			fmt.Fprintln(w, "warning:", warning)
 		}
 	}
-	fmt.Fprintln(w, "rule:", a.policy)
-	for _, warning := range a.policy.Warnings() {
+	fmt.Fprintln(w, "rule:", a.rules())
+	for _, warning := range a.rules().Warnings() {
 		fmt.Fprintln(w, "warning:", warning)
 	}
 	fmt.Fprintln(w, "ok")

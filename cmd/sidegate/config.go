@@ -45,6 +45,7 @@ type Config struct {
 	PlainPasswords   Switch          `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
 	Realm            string          `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
 	Allow            List            `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
+	Policy           string          `env:"POLICY" envDefault:"/etc/sidegate/policy/policy.yaml" doc:"policy file, instead of SIDEGATE_ALLOW; the default counts only if it exists; none: no file"`
 	Headers          headerPreset    `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
 	PeerHeaders      peerHeaders     `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
 	TrustedProxies   Networks        `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`

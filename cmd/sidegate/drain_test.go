@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"sidegate/certs/certstest"
@@ -159,6 +160,12 @@ type clients struct {
 // of /slow takes.
 func (p *instance) hold(ca *certstest.CA, pair *certstest.Pair, slow time.Duration) *clients {
 	p.t.Helper()
+	return p.holdAs(ca, pair, "", slow)
+}
+
+// holdAs sends what is in authorization too.
+func (p *instance) holdAs(ca *certstest.CA, pair *certstest.Pair, authorization string, slow time.Duration) *clients {
+	p.t.Helper()
 	conf := clientConfig(ca)
 	if pair != nil {
 		conf.Certificates = append(conf.Certificates, pair.TLS)
@@ -166,20 +173,31 @@ func (p *instance) hold(ca *certstest.CA, pair *certstest.Pair, slow time.Durati
 	c := &clients{t: p.t}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone()}}
 	var err error
-	c.socket, _, err = websocket.Dial(p.t.Context(), "wss://"+p.gate+"/ws", &websocket.DialOptions{HTTPClient: client})
+	c.socket, _, err = websocket.Dial(p.t.Context(), "wss://"+p.gate+"/ws", &websocket.DialOptions{HTTPClient: client, HTTPHeader: http.Header{"Authorization": {authorization}}})
 	try(p.t, err)
 	p.t.Cleanup(func() { _ = c.socket.CloseNow() })
 	cc, err := grpc.NewClient(p.gate, grpc.WithTransportCredentials(credentials.NewTLS(conf.Clone())))
 	try(p.t, err)
 	p.t.Cleanup(func() { _ = cc.Close() })
-	c.stream, err = testpb.NewTestServiceClient(cc).FullDuplexCall(p.t.Context())
+	ctx := metadata.AppendToOutgoingContext(p.t.Context(), "authorization", authorization)
+	c.stream, err = testpb.NewTestServiceClient(cc).FullDuplexCall(ctx)
 	try(p.t, err)
 	h2 := &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
-	c.slow, err = h2.Get("https://" + p.gate + "/slow?" + slow.String())
-	try(p.t, err)
+	c.slow = p.get(h2, "/slow?"+slow.String(), authorization)
 	p.t.Cleanup(func() { _ = c.slow.Body.Close() })
 	c.talk()
 	return c
+}
+
+// get is the head of an answer; the test ends if there is none.
+func (p *instance) get(c *http.Client, path, authorization string) *http.Response {
+	p.t.Helper()
+	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "https://"+p.gate+path, nil)
+	try(p.t, err)
+	r.Header.Set("Authorization", authorization)
+	res, err := c.Do(r)
+	try(p.t, err)
+	return res
 }
 
 // talk exchanges a message each over WebSocket and gRPC.

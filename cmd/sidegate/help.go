@@ -8,6 +8,8 @@ Usage:
     sidegate [serve]               serve, configured by SIDEGATE_* variables
     sidegate check [--print]       say what serve would refuse; --print: the
                                    configuration in force, secrets redacted
+    sidegate explain METHOD PATH   what is decided about a request, and why;
+                                   explain -h has the options
     sidegate status [--ready]      what the running process has in service;
                                    --ready: exit 0 or 1, for exec probes
     sidegate drain                 make it leave, and wait until it takes no
@@ -30,9 +32,12 @@ Variables that most need (README.md has all):
                           ca.crt of the TLS folder
     SIDEGATE_ALLOW        who may pass: spiffe://..., dns:..., user:...,
                           any-peer, authenticated, anyone
+    SIDEGATE_POLICY       policy file instead, default
+                          /etc/sidegate/policy/policy.yaml
     SIDEGATE_ADMIN        probes and metrics, default :9901
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration.
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 explained
+as refused.
 
 Example: an application on 127.0.0.1:8080, a certificate and one user:
 

@@ -16,7 +16,11 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2 // wrong arguments or configuration
+	exitDenied = 3 // explain: the request would be refused, or decisions would change
 )
+
+// errDenied is an answer that was printed already, by its exit code.
+var errDenied = errors.New("denied")
 
 // program is what a command gets of the world.
 type program struct {
@@ -38,6 +42,7 @@ func commands() []command {
 	return []command{
 		{"serve", runServe, nil},
 		{"check", runCheck, nil},
+		{"explain", runExplain, explainHelp},
 		{"status", runStatus, nil},
 		{"drain", runDrain, nil},
 		{"passwd", runPasswd, nil},
@@ -72,6 +77,9 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	err := dispatch(ctx, name, p)
 	if err == nil {
 		return exitDone
+	}
+	if errors.Is(err, errDenied) {
+		return exitDenied
 	}
 	fmt.Fprintf(stderr, "sidegate: %v\n", err)
 	var usage usageError

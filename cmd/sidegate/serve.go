@@ -36,10 +36,12 @@ func serve(ctx context.Context, c *Config, p *program) error {
 		return usageError{listed("configuration", err)}
 	}
 	limitMemory(p.environ, cgroupLimits, log)
-	for _, w := range a.policy.Warnings() {
-		log.Warn(w)
+	if a.fixed != nil { // a policy file has said so itself
+		for _, w := range a.fixed.Warnings() {
+			log.Warn(w)
+		}
+		log.Info("rule in force", "rule", a.fixed.String())
 	}
-	log.Info("rule in force", "rule", a.policy.String())
 	metrics := admin.NewMetrics(version())
 	metrics.Watch(a.loaded)
 	proxy := &tlsproxy.Proxy{
@@ -79,9 +81,9 @@ func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, 
 		changed := watcher.Subscribe()
 		g.Go(func() error { return s.Run(rest, changed) })
 	}
-	if a.reload != nil {
+	for _, l := range a.reload {
 		changed := watcher.Subscribe()
-		g.Go(func() error { return a.reload.Run(rest, changed) })
+		g.Go(func() error { return l.Run(rest, changed) })
 	}
 	g.Go(func() error { return watcher.Run(rest) })
 	g.Go(func() error { return onSignal(rest, watcher.Kick, syscall.SIGHUP) })

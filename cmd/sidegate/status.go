@@ -28,15 +28,15 @@ type statusReport struct {
 }
 
 func statusOf(p *tlsproxy.Proxy, a *assembly) statusReport {
-	r := statusReport{Version: version(), Draining: p.Draining(), Gates: p.Status(), Rule: a.policy.String()}
+	r := statusReport{Version: version(), Draining: p.Draining(), Gates: p.Status(), Rule: a.rules().String()}
 	for _, s := range a.stores {
 		st := s.Status()
 		r.Loaded = append(r.Loaded, st.Status)
 		r.Certificates = append(r.Certificates, st.Certificates...)
 		r.Warnings = append(r.Warnings, st.Warnings...)
 	}
-	if a.reload != nil {
-		r.Loaded = append(r.Loaded, a.reload.Status())
+	for _, l := range a.reload {
+		r.Loaded = append(r.Loaded, l.Status())
 	}
 	return r
 }

@@ -56,6 +56,7 @@ type Users struct {
 	key       [32]byte  // of every HMAC, new with each process
 	keyed     sync.Pool // of *keyedHash
 	current   atomic.Pointer[generation]
+	notice    policy.Notice
 	limiter   *limiter
 	flights   singleflight.Group
 	hashing   chan struct{} // as many as may hash at a time
@@ -118,6 +119,7 @@ func (u *Users) Load(context.Context) (string, error) {
 	}
 	if old == nil || old.id != g.id {
 		u.current.Store(g)
+		u.notice.Tell()
 		u.opts.Log.Info("users in service", "generation", g.id, "users", len(e.users))
 		for _, w := range e.warnings {
 			u.opts.Log.Warn("weak password entry", "source", w)
@@ -373,6 +375,9 @@ func (u *Users) decoy(names []string, name []byte) string {
 func (u *Users) stamp(name, stored string) string {
 	return hex.EncodeToString(u.mac([]byte("stamp"), []byte(name), []byte(stored))[:16])
 }
+
+// Changed is closed when another file is in service.
+func (u *Users) Changed() <-chan struct{} { return u.notice.Changed() }
 
 // Recheck returns an error when the user is gone or has another password by now.
 func (u *Users) Recheck(_ context.Context, user *policy.User) error {

@@ -25,6 +25,8 @@ type Metrics struct {
 	connections *prometheus.GaugeVec
 	ended       *prometheus.CounterVec
 	forged      *prometheus.CounterVec
+
+	requestsEnded *prometheus.CounterVec
 }
 
 // buckets reach from a fast application on loopback to a slow report.
@@ -49,13 +51,15 @@ func NewMetrics(version string) *Metrics {
 			Help: "Open client connections."}, []string{"gate"}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_connections_ended_total",
 			Help: "Live connections that the gate ended, and why: a peer that is no longer trusted, or a drain that could not wait."}, []string{"gate", "reason"}),
+		requestsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_requests_ended_total",
+			Help: "Requests in flight, and connections that waited for their next one, that the gate ended because they would be refused by now, and why."}, []string{"gate", "reason"}),
 		forged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_forged_headers_total",
 			Help: "Answers of the application that carried an identity header, which was dropped."}, []string{"gate"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "Always 1; the labels tell the build.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	build.Set(1)
-	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.ended, m.forged, build,
+	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.ended, m.requestsEnded, m.forged, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -63,14 +67,15 @@ func NewMetrics(version string) *Metrics {
 // Gate returns the counters of one gate.
 func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 	g := &gateMetrics{
-		requests:    m.requests.MustCurryWith(prometheus.Labels{"gate": name}),
-		decisions:   m.decisions.MustCurryWith(prometheus.Labels{"gate": name}),
-		handshakes:  m.handshakes.MustCurryWith(prometheus.Labels{"gate": name}),
-		ended:       m.ended.MustCurryWith(prometheus.Labels{"gate": name}),
-		duration:    m.duration.WithLabelValues(name),
-		upstream:    m.upstream.WithLabelValues(name),
-		connections: m.connections.WithLabelValues(name),
-		forged:      m.forged.WithLabelValues(name),
+		requests:      m.requests.MustCurryWith(prometheus.Labels{"gate": name}),
+		decisions:     m.decisions.MustCurryWith(prometheus.Labels{"gate": name}),
+		handshakes:    m.handshakes.MustCurryWith(prometheus.Labels{"gate": name}),
+		ended:         m.ended.MustCurryWith(prometheus.Labels{"gate": name}),
+		requestsEnded: m.requestsEnded.MustCurryWith(prometheus.Labels{"gate": name}),
+		duration:      m.duration.WithLabelValues(name),
+		upstream:      m.upstream.WithLabelValues(name),
+		connections:   m.connections.WithLabelValues(name),
+		forged:        m.forged.WithLabelValues(name),
 	}
 	g.allowed = g.decisions.WithLabelValues("allow", "")
 	g.handshakeOK = g.handshakes.WithLabelValues("ok", "")
@@ -78,10 +83,10 @@ func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 }
 
 type gateMetrics struct {
-	requests, decisions, handshakes, ended *prometheus.CounterVec
-	duration, upstream                     prometheus.Observer
-	connections                            prometheus.Gauge
-	allowed, handshakeOK, forged           prometheus.Counter
+	requests, decisions, handshakes, ended, requestsEnded *prometheus.CounterVec
+	duration, upstream                                    prometheus.Observer
+	connections                                           prometheus.Gauge
+	allowed, handshakeOK, forged                          prometheus.Counter
 }
 
 func (g *gateMetrics) Request(status int, via string, took time.Duration) {
@@ -92,11 +97,14 @@ func (g *gateMetrics) Request(status int, via string, took time.Duration) {
 func (g *gateMetrics) Upstream(took time.Duration) { g.upstream.Observe(took.Seconds()) }
 
 func (g *gateMetrics) Decision(allow bool, reason policy.Reason) {
-	if allow {
+	switch {
+	case allow && reason == "":
 		g.allowed.Inc()
-		return
+	case allow:
+		g.decisions.WithLabelValues("audit", string(reason)).Inc()
+	default:
+		g.decisions.WithLabelValues("deny", string(reason)).Inc()
 	}
-	g.decisions.WithLabelValues("deny", string(reason)).Inc()
 }
 
 func (g *gateMetrics) Handshake(reason string) {
@@ -110,6 +118,10 @@ func (g *gateMetrics) Handshake(reason string) {
 func (g *gateMetrics) Connections(delta int) { g.connections.Add(float64(delta)) }
 
 func (g *gateMetrics) Ended(reason policy.Reason) { g.ended.WithLabelValues(string(reason)).Inc() }
+
+func (g *gateMetrics) RequestEnded(reason policy.Reason) {
+	g.requestsEnded.WithLabelValues(string(reason)).Inc()
+}
 
 func (g *gateMetrics) ForgedHeader() { g.forged.Inc() }
 

@@ -1,7 +1,8 @@
-package tlsproxy
+package policy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -12,33 +13,95 @@ var (
 	errTargetEscape  = errors.New("the path holds a broken or too often repeated percent-escape")
 )
 
-// canonicalPath returns the form of the path in which rules read it, or why
-// the target must not be forwarded. The target itself is forwarded as it came.
+// ParseTarget returns the canonical path of a request's target, the form in
+// which rules read it, or why the target must not be forwarded. The target
+// itself is forwarded as it came.
 //
 // Percent-escapes are decoded once, except those whose decoded form has a
 // meaning of its own in a path: %2F %5C %3B %23 %3F %25 stay, in upper case.
-func canonicalPath(target string) (string, error) {
-	path, _, _ := strings.Cut(target, "?")
+// Where applications may read such a path as another one, readings are those
+// others: [Policy.Decide] asks for each. They are nil for nearly every request.
+func ParseTarget(target string) (path string, readings []string, err error) {
+	path, _, _ = strings.Cut(target, "?")
 	if path == "" || path[0] != '/' {
-		return "", errTargetForm
+		return "", nil, errTargetForm
 	}
 	if isPlainPath(path) {
-		return path, nil
+		return path, nil, nil
 	}
 	if err := checkPath(path); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return decodePath(path), nil
+	canonical := decodePath(path)
+	return canonical, otherReadings(path, canonical), nil
+}
+
+// otherReadings are the paths that an application may take a checked path for,
+// other than the canonical one: each way of decoding it, followed by every
+// combination of what readers do to the result.
+func otherReadings(path, canonical string) []string {
+	once := unescape(path)
+	twice := once
+	for next := unescape(twice); next != twice; next = unescape(twice) {
+		twice = next // checkPath saw that this ends
+	}
+	var all []string
+	for _, decoded := range []string{canonical, once, twice} {
+		for habits := range 1 << len(readerHabits) {
+			reading := decoded
+			for i, habit := range readerHabits {
+				if habits&(1<<i) != 0 {
+					reading = habit(reading)
+				}
+			}
+			if reading != canonical && !slices.Contains(all, reading) {
+				all = append(all, reading)
+			}
+		}
+	}
+	return all
+}
+
+// readerHabits is what applications and their frameworks do to a path before
+// they look it up, in this order.
+var readerHabits = []func(string) string{
+	cutQuery, backslashes, cutParameters, mergeSlashes,
+}
+
+// cutQuery ends the path at a decoded # or ?.
+func cutQuery(path string) string {
+	if i := strings.IndexAny(path, "#?"); i >= 0 {
+		return path[:i]
+	}
+	return path
+}
+
+func backslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
+
+// cutParameters ends each segment at its first semicolon (RFC 3986, 3.3).
+func cutParameters(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return strings.Join(segments, "/")
+}
+
+func mergeSlashes(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return path
 }
 
 // isPlainPath reports whether the path needs no second look: no escape, no
-// byte out of the ordinary and no segment that begins with a dot.
+// byte out of the ordinary, no empty segment and none that begins with a dot.
 func isPlainPath(path string) bool {
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '/':
-		case c == '.':
-			if path[i-1] == '/' { // path[0] is '/', so i > 0
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case c == '.', c == '/':
+			if i > 0 && path[i-1] == '/' {
 				return false
 			}
 		default:
@@ -56,7 +119,7 @@ const maxDecodings = 4
 // (CVE-2021-29492 and its kin: `%2e`, `%252e`, `..;`, `%5c`), reading the
 // path as received and as each further decoding shows it.
 func checkPath(path string) error {
-	if hasControl(path) || strings.ContainsAny(path, `\#`) {
+	if HasControl(path) || strings.ContainsAny(path, `\#`) {
 		return errTargetControl
 	}
 	if !validEscapes(path) {
@@ -67,7 +130,7 @@ func checkPath(path string) error {
 			return errTargetDots
 		}
 		next := unescape(path)
-		if hasControl(next) {
+		if HasControl(next) {
 			return errTargetControl
 		}
 		if next == path {
@@ -78,7 +141,8 @@ func checkPath(path string) error {
 	return errTargetEscape
 }
 
-func hasControl(s string) bool {
+// HasControl reports whether s holds a control byte.
+func HasControl(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < 0x20 || s[i] == 0x7f {
 			return true

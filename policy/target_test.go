@@ -1,11 +1,12 @@
-package tlsproxy
+package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-func TestCanonicalPath(t *testing.T) {
+func TestParseTarget(t *testing.T) {
 	cases := []struct {
 		target string
 		want   string
@@ -50,26 +51,56 @@ func TestCanonicalPath(t *testing.T) {
 		{"/a%2525252525252e", "", errTargetEscape},
 	}
 	for _, c := range cases {
-		if got, err := canonicalPath(c.target); got != c.want || err != c.err {
+		if got, _, err := ParseTarget(c.target); got != c.want || err != c.err {
 			t.Errorf("%q: got %q, %v; want %q, %v", c.target, got, err, c.want, c.err)
 		}
 	}
 }
 
-func TestCanonicalPathAllocatesNothing(t *testing.T) {
-	if n := testing.AllocsPerRun(100, func() { _, _ = canonicalPath("/api/v1/things/42?x=y") }); n != 0 {
+// HTTP-02, HTTP-04, HTTP-06: what an application may take the path for.
+func TestReadings(t *testing.T) {
+	for target, want := range map[string][]string{
+		"/a/b":            nil,
+		"/a%20b?c=%2f":    nil,
+		"/a%2Fb":          {"/a/b"},
+		"/a//b":           {"/a/b"},
+		"/a;b/c":          {"/a/c"},
+		"/a%23b":          {"/a", "/a#b"},
+		"/a%3Fb":          {"/a", "/a?b"},
+		"/a%5Cb":          {"/a/b", `/a\b`},
+		"/a%3Bb":          {"/a", "/a;b"},
+		"/a%252Fb":        {"/a%2Fb", "/a/b"},
+		"/x;/a%2F%2F/b;c": {"/x/a%2F%2F/b", "/x;/a///b;c", "/x;/a/b;c", "/x/a///b", "/x/a/b"},
+	} {
+		_, got, err := ParseTarget(target)
+		if err != nil {
+			t.Errorf("%s: %v", target, err)
+		}
+		for _, reading := range want {
+			if !slices.Contains(got, reading) {
+				t.Errorf("%s: got %q, want %q too", target, got, reading)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: got %q, want %q", target, got, want)
+		}
+	}
+}
+
+func TestParseTargetAllocatesNothing(t *testing.T) {
+	if n := testing.AllocsPerRun(100, func() { _, _, _ = ParseTarget("/api/v1/things/42?x=y") }); n != 0 {
 		t.Errorf("%v allocations for a plain path", n)
 	}
 }
 
-// FuzzCanonicalPath holds that no reading of an accepted path has a dot
+// FuzzParseTarget holds that no reading of an accepted path has a dot
 // segment or a control byte, and that the canonical form is stable.
-func FuzzCanonicalPath(f *testing.F) {
+func FuzzParseTarget(f *testing.F) {
 	for _, s := range []string{"/a/%2e%2e/b", "/a;b/..;/", "/%25%32%65", "/a%5c%2e.", "//a"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
-		path, err := canonicalPath(target)
+		path, readings, err := ParseTarget(target)
 		if err != nil {
 			return
 		}
@@ -81,34 +112,15 @@ func FuzzCanonicalPath(f *testing.F) {
 					t.Fatalf("%q: reading %d is %q", target, reading, raw)
 				}
 			}
-			if hasControl(raw) {
+			if HasControl(raw) {
 				t.Fatalf("%q: reading %d holds a control byte", target, reading)
 			}
 			raw = unescape(raw)
 		}
-		if path[0] != '/' {
-			t.Fatalf("%q gives %q", target, path)
+		for _, reading := range append(readings, path) {
+			if !strings.HasPrefix(reading, "/") || hasDotSegment(reading) || HasControl(reading) {
+				t.Fatalf("%q may be read as %q", target, reading)
+			}
 		}
 	})
-}
-
-func FuzzStrip(f *testing.F) {
-	for _, s := range []string{"X-Forwarded-User", "x_forwarded.user", "X-REMOTE-extra-a", "Accept"} {
-		f.Add(s)
-	}
-	s := newStripper([]*Gate{{Headers: IdentityHeaders{Fields: []IdentityField{{Header: "X-Custom_User"}}}}})
-	f.Fuzz(func(t *testing.T, name string) {
-		if !isASCII(name) {
-			return // net/http refuses such names
-		}
-		identity, forwarding := s.kind(name)
-		folded := fold(name)
-		if wantID := s.identity[folded] || hasIdentityPrefix(folded); identity != wantID || forwarding && !s.forwarding[folded] {
-			t.Errorf("%q: got %t %t, want %t", name, identity, forwarding, wantID)
-		}
-	})
-}
-
-func isASCII(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"sidegate/certs/certstest"
+)
+
+const secretOfAll = "a long secret"
+
+// htpasswd is what passwd writes for these users.
+func htpasswd(t *testing.T, users ...string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "htpasswd")
+	for _, user := range users {
+		if code := run(t.Context(), []string{"passwd", file, user}, nil, strings.NewReader(secretOfAll+"\n"), io.Discard, io.Discard); code != exitDone {
+			t.Fatalf("passwd ended with %d", code)
+		}
+	}
+	text, err := os.ReadFile(file)
+	try(t, err)
+	return text
+}
+
+func basic(user string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+secretOfAll))
+}
+
+// guarded is a gate with a policy file and users, each in a volume.
+type guarded struct {
+	*instance
+	ca            *certstest.CA
+	policy, users *certstest.Volume
+	passwords     []byte // of the users, one a line
+}
+
+func startGuarded(t *testing.T, policy string, users ...string) *guarded {
+	t.Helper()
+	ca := certstest.NewCA(t, "ca")
+	g := &guarded{ca: ca, passwords: htpasswd(t, users...)}
+	g.policy = certstest.NewVolume(t, map[string][]byte{"policy.yaml": []byte(policy)})
+	g.users = certstest.NewVolume(t, map[string][]byte{"htpasswd": g.passwords})
+	tlsDir := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
+	g.instance = start(t, everyKind(t), nil, "SIDEGATE_TLS="+tlsDir.Dir, "SIDEGATE_USERS="+g.users.Dir,
+		"SIDEGATE_POLICY="+filepath.Join(g.policy.Dir, "policy.yaml"), "SIDEGATE_DRAIN_TIMEOUT=100ms")
+	return g
+}
+
+func allowing(users ...string) string {
+	return "version: 1\nrules:\n- {name: those, user: [user:" + strings.Join(users, ", user:") + "]}\n"
+}
+
+// idle is an HTTP/1.1 connection that has asked once.
+func (g *guarded) idle(user string) (*tls.Conn, *bufio.Reader) {
+	g.t.Helper()
+	conf := clientConfig(g.ca)
+	conf.NextProtos = []string{"http/1.1"}
+	c, err := tls.Dial("tcp", g.gate, conf)
+	try(g.t, err)
+	g.t.Cleanup(func() { _ = c.Close() })
+	in := bufio.NewReader(c)
+	g.askIdle(c, in, user)
+	return c, in
+}
+
+func (g *guarded) askIdle(c *tls.Conn, in *bufio.Reader, user string) {
+	g.t.Helper()
+	fmt.Fprintf(c, "GET /slow?0s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\n\r\n", basic(user))
+	res, err := http.ReadResponse(in, nil)
+	try(g.t, err)
+	_, err = io.Copy(io.Discard, res.Body)
+	try(g.t, err)
+	if res.StatusCode != http.StatusOK {
+		g.t.Fatalf("%s: %s", user, res.Status)
+	}
+}
+
+// TLS-01: who may not do any longer what is going on loses it within a second,
+// whatever protocol it is, and nobody else does.
+func TestLiveRequestsAreDecidedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason string
+		change func(g *guarded)
+	}{
+		"rule removed": {"rule_denied", func(g *guarded) {
+			g.policy.Update(t, map[string][]byte{"policy.yaml": []byte(allowing("bob"))})
+		}},
+		"user removed": {"bad_credentials", func(g *guarded) {
+			_, bob, _ := strings.Cut(string(g.passwords), "\n") // a new hash would be a new password
+			g.users.Update(t, map[string][]byte{"htpasswd": []byte(bob)})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startGuarded(t, allowing("alice", "bob"), "alice", "bob")
+			refused, kept := g.holdAs(g.ca, nil, basic("alice"), time.Hour), g.holdAs(g.ca, nil, basic("bob"), time.Hour)
+			_, refusedIdle := g.idle("alice")
+			keptConn, keptIdle := g.idle("bob")
+			// Two users by one HTTP/2 connection.
+			shared := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(g.ca), ForceAttemptHTTP2: true}}
+			hers, his := g.get(shared, "/slow?1h", basic("alice")), g.get(shared, "/slow?6s", basic("bob"))
+
+			c.change(g)
+			renamed := time.Now()
+			took := map[string]time.Duration{}
+			ended := func(what string) { took[what] = time.Since(renamed) }
+			if _, err := refusedIdle.ReadByte(); err == nil {
+				t.Error("the idle connection goes on")
+			}
+			ended("idle HTTP/1.1")
+			if _, _, err := refused.socket.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Errorf("the WebSocket ended with %v", err)
+			}
+			ended("WebSocket")
+			if _, err := refused.stream.Recv(); status.Code(err) == codes.OK || errors.Is(err, io.EOF) {
+				t.Errorf("the gRPC stream ended with %v", err)
+			}
+			ended("gRPC")
+			if _, err := io.ReadAll(refused.slow.Body); err == nil {
+				t.Error("the HTTP/2 answer under way came to a good end")
+			}
+			ended("HTTP/2")
+			if _, err := io.ReadAll(hers.Body); err == nil {
+				t.Error("her answer under way came to a good end")
+			}
+			ended("HTTP/2, shared connection")
+			for what, d := range took {
+				t.Logf("%s ended %s after the rename", what, d.Round(time.Millisecond))
+				if d > 3*time.Second { // the promise is one; this machine may be busy
+					t.Errorf("%s took %s", what, d)
+				}
+			}
+			g.log.Wait(t, `"msg":"request ended"`, time.Second)
+			if n := g.log.Count(`"msg":"request ended"`); n != 5 {
+				t.Errorf("%d requests ended, want 5", n)
+			}
+			if want := `sidegate_requests_ended_total{gate="main",reason="` + c.reason + `"} 5`; !strings.Contains(g.metrics(), want) {
+				t.Errorf("no %s", want)
+			}
+			kept.talk()
+			g.askIdle(keptConn, keptIdle, "bob")
+			if body, err := io.ReadAll(his.Body); err != nil || string(body) != "done" {
+				t.Errorf("his answer by the shared connection: %q, %v", body, err)
+			}
+		})
+	}
+}
+
+// A policy that is broken or gone opens nothing and closes nothing: the last
+// good one stays. At start there is none.
+func TestBrokenPolicyKeepsTheLastGood(t *testing.T) {
+	g := startGuarded(t, allowing("alice"), "alice", "bob")
+	for i, broken := range []string{"", "version: 1\n", "version: 1\nrules: [{name: x, usr: [anyone]}]\n", "\x00"} {
+		g.policy.Update(t, map[string][]byte{"policy.yaml": []byte(broken)})
+		for g.log.Count(`"msg":"reload refused, last good stays in service"`) <= i {
+			time.Sleep(time.Millisecond)
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(g.ca)}}
+		for user, want := range map[string]int{"alice": 200, "bob": 403} {
+			res := g.get(client, "/slow?0s", basic(user))
+			_ = res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%q: %s got %d, want %d", broken, user, res.StatusCode, want)
+			}
+		}
+		if !strings.Contains(g.metrics(), `sidegate_last_reload_successful{what="policy"} 0`) {
+			t.Error("no alarm")
+		}
+	}
+	g.log.Wait(t, `policy.yaml:2:19: \"usr\" is none of`, time.Second)
+}

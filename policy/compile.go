@@ -1,0 +1,342 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Surroundings are what a policy is read against.
+type Surroundings struct {
+	Gates   []GateKind
+	Methods []string // names of the configured ways to prove a user
+}
+
+// Parse reads a policy file. Its problems are returned all at once, each with
+// file, line and column, and then the policy is nil.
+func Parse(file string, text []byte, s Surroundings) (*Policy, error) {
+	c := &compiler{problems: problems{file: file}, Surroundings: s}
+	doc := c.parse(text)
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	p := c.policy(doc)
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	p.warnings = c.warnings
+	return p, nil
+}
+
+// compiler makes a policy of a document.
+type compiler struct {
+	problems
+	Surroundings
+	sets     map[string]located
+	used     map[string]bool // sets that a rule names
+	warnings []string
+}
+
+func (c *compiler) warn(at position, format string, args ...any) {
+	c.warnings = append(c.warnings, fmt.Sprintf("%s:%d:%d: %s", c.file, at.line, at.column, fmt.Sprintf(format, args...)))
+}
+
+func (c *compiler) policy(doc *document) *Policy {
+	switch {
+	case doc.Version.at.line == 0:
+		c.add(position{1, 1}, "version is missing; this is version: 1")
+	case doc.Version.text != "1":
+		c.add(doc.Version.at, "version %s is not known here, 1 is", doc.Version.text)
+	}
+	if len(doc.Rules) == 0 {
+		c.add(position{1, 1}, "rules is missing; without a rule nobody may do anything")
+	}
+	c.sets, c.used = doc.Sets, map[string]bool{}
+	p := &Policy{file: c.file, audit: doc.Audit.on}
+	names := map[string]position{}
+	for i := range doc.Rules {
+		t := &doc.Rules[i]
+		c.name(t, names)
+		r := c.rule(t)
+		c.reachable(p.rules, r, t)
+		p.append(*r)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.sets)) {
+		c.checkSet(c.sets[name])
+	}
+	return p
+}
+
+// name refuses rules that the log could not tell apart.
+func (c *compiler) name(t *ruleText, names map[string]position) {
+	if t.Name.at.line == 0 {
+		c.add(t.at, "the rule has no name, by which the log would call it")
+		return
+	}
+	if before, taken := names[t.Name.text]; taken {
+		c.add(t.Name.at, "the rule of line %d is called %q too", before.line, t.Name.text)
+	}
+	names[t.Name.text] = t.Name.at
+}
+
+func (c *compiler) rule(t *ruleText) *rule {
+	r := &rule{name: t.Name.text, line: t.at.line, deny: t.Deny.on, audit: t.Audit.on}
+	r.gates = c.gates(t.Gates)
+	r.hosts = each(c, t.Hosts, parseHost)
+	r.methods = c.methods(t.Methods)
+	r.paths = each(c, t.Paths, parsePath)
+	r.networks = each(c, t.Networks, parseNetwork)
+	r.preflight = t.Preflight.on
+	direct := len(t.Peer) > 0 || len(t.User) > 0
+	switch {
+	case t.Deny.on && len(t.Allow) > 0:
+		c.add(t.Deny.at, "the rule both allows and denies")
+	case t.Deny.on:
+		if direct {
+			r.of = c.demand(t, t.Peer, t.User, t.at)
+		}
+	case direct && len(t.Allow) > 0:
+		c.add(t.at, "the rule has allow beside peer or user; put those under allow")
+	case direct:
+		r.allow = []demand{*c.demand(t, t.Peer, t.User, t.at)}
+	case len(t.Allow) > 0:
+		for _, d := range t.Allow {
+			if len(d.Peer) == 0 && len(d.User) == 0 {
+				c.add(d.at, "names neither peer nor user; say user: [anyone] for no demand at all")
+				continue
+			}
+			r.allow = append(r.allow, *c.demand(t, d.Peer, d.User, d.at))
+		}
+	default:
+		c.add(t.at, "the rule says nobody: give it peer, user, allow, or deny: true; user: [anyone] for no demand at all")
+	}
+	c.openToAll(t, r)
+	return r
+}
+
+// each parses every word of a list.
+func each[T any](c *compiler, words []located, parse func(string) (T, error)) []T {
+	var list []T
+	for _, w := range words {
+		v, err := parse(w.text)
+		if err != nil {
+			c.add(w.at, "%q: %v", w.text, err)
+			continue
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+func (c *compiler) gates(words []located) []string {
+	known := make([]string, len(c.Gates))
+	for i, g := range c.Gates {
+		known[i] = g.Name
+	}
+	return each(c, words, func(name string) (string, error) {
+		if !slices.Contains(known, name) {
+			return "", fmt.Errorf("no gate is called so; there are %s%s", strings.Join(known, ", "), meant(name, known))
+		}
+		return name, nil
+	})
+}
+
+var methodNames = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+func (c *compiler) methods(words []located) []string {
+	list := each(c, words, func(method string) (string, error) {
+		upper := strings.ToUpper(method)
+		switch {
+		case upper == "TRACE" || upper == "CONNECT":
+			return "", errors.New("is never let through")
+		case method != upper:
+			return "", fmt.Errorf("methods are in capitals: %s", upper)
+		case strings.ContainsFunc(method, func(r rune) bool { return (r < 'A' || r > 'Z') && r != '-' }):
+			return "", fmt.Errorf("is no method%s", meant(method, methodNames))
+		}
+		return method, nil
+	})
+	if slices.Contains(list, "GET") && !slices.Contains(list, "HEAD") {
+		list = append(list, "HEAD")
+	}
+	return list
+}
+
+// hostPattern is a name, or with a wildcard every name of one label more.
+type hostPattern struct {
+	name     string
+	wildcard bool
+}
+
+func parseHost(text string) (hostPattern, error) {
+	name, wildcard := strings.CutPrefix(text, "*.")
+	if _, err := netip.ParseAddr(text); err != nil && !isHostName(name) {
+		return hostPattern{}, errors.New("is no host name, without port, or *. and one")
+	}
+	if lower := strings.ToLower(name); lower != name {
+		return hostPattern{}, fmt.Errorf("hosts are compared in lower case: %s", strings.ToLower(text))
+	}
+	return hostPattern{name, wildcard}, nil
+}
+
+func (h hostPattern) match(host string) bool {
+	if h.wildcard {
+		_, host, _ = strings.Cut(host, ".")
+	}
+	return host == h.name
+}
+
+func parseNetwork(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	n, err := netip.ParsePrefix(text)
+	if err != nil {
+		return n, errors.New("is neither an address nor a network such as 10.0.0.0/8")
+	}
+	if n != n.Masked() {
+		return n, fmt.Errorf("has bits after its length; do you mean %s?", n.Masked())
+	}
+	return n, nil
+}
+
+// demand compiles what a rule wants of peer and user.
+func (c *compiler) demand(t *ruleText, peers, users []located, at position) *demand {
+	d := &demand{}
+	for _, w := range c.resolve(peers, isPeer, "users") {
+		p, err := parsePeer(w.text)
+		if err != nil {
+			c.add(w.at, "%v", err)
+			continue
+		}
+		d.peers = append(d.peers, p)
+	}
+	for _, w := range c.resolve(users, isUser, "client certificates") {
+		u, err := parseUser(w.text)
+		if err != nil {
+			c.add(w.at, "%v", err)
+			continue
+		}
+		if !u.provableBy(c.Methods) {
+			c.warn(w.at, "nobody can be %s: no configured method proves such a user", w.text)
+		}
+		d.users = append(d.users, u)
+	}
+	d.prove(c.Methods)
+	c.fitsGates(t, d, at)
+	return d
+}
+
+// resolve puts the members of sets in their place. fits says whether a member
+// may stand here, and other what it is if not.
+func (c *compiler) resolve(words []located, fits func(string) bool, other string) []located {
+	var all []located
+	for _, w := range words {
+		name, isSet := strings.CutPrefix(w.text, "set:")
+		if !isSet {
+			all = append(all, w)
+			continue
+		}
+		c.used[name] = true
+		set, ok := c.sets[name]
+		if !ok {
+			c.add(w.at, "there is no set %q%s", name, meant(name, slices.Sorted(maps.Keys(c.sets))))
+			continue
+		}
+		for _, member := range set.list {
+			if fits(member.text) {
+				all = append(all, member)
+			} else if isPeer(member.text) || isUser(member.text) {
+				c.add(w.at, "set %q holds %s, such as %s", name, other, member.text)
+			}
+		}
+	}
+	return all
+}
+
+func isPeer(principal string) bool { _, err := parsePeer(principal); return err == nil }
+
+func isUser(principal string) bool { _, err := parseUser(principal); return err == nil }
+
+// checkSet refuses members that are nobody, and sets of peers and users: whom
+// such a set lets in would depend on where it is named. An e-mail address may
+// be either's.
+func (c *compiler) checkSet(set located) {
+	peers, users := false, false
+	for _, w := range set.list {
+		peer, user := isPeer(w.text), isUser(w.text)
+		peers, users = peers || peer && !user, users || user && !peer
+		switch {
+		case strings.HasPrefix(w.text, "set:"):
+			c.add(w.at, "a set holds no other sets")
+		case !peer && !user:
+			_, err := parseAllowed(w.text)
+			if err == nil { // any-peer
+				err = fmt.Errorf("%q is of SIDEGATE_ALLOW; say any", w.text)
+			}
+			c.add(w.at, "%v", err)
+		}
+	}
+	if peers && users {
+		c.add(set.at, "set %q holds both peers and users", set.text)
+	}
+	if !c.used[set.text] {
+		c.warn(set.at, "no rule names set:%s", set.text)
+	}
+}
+
+// fitsGates refuses demands that no client of a gate can meet: of one that the
+// rule names, or of all gates where it names none.
+func (c *compiler) fitsGates(t *ruleText, d *demand, at position) {
+	if t.Deny.on {
+		return
+	}
+	if g := c.unfit(t, func(g GateKind) bool { return g.Raw && len(d.users) > 0 }); g != "" {
+		c.add(at, "gate %s is raw TCP, where nobody can prove to be a user; name peers", g)
+	}
+	anyone := len(d.peers) == 0 && slices.ContainsFunc(d.users, func(u userPrincipal) bool { return u.anyone })
+	if g := c.unfit(t, func(g GateKind) bool { return g.CertRequired && anyone }); g != "" {
+		c.add(at, "anyone is not true at gate %s, which requires a client certificate; set client_cert to optional and name the peers in the other rules, or give this rule peer: [any]", g)
+	}
+}
+
+// unfit is a gate of the rule that is so, "" if there is none.
+func (c *compiler) unfit(t *ruleText, is func(GateKind) bool) string {
+	count, name := 0, ""
+	for _, g := range c.Gates {
+		if !is(g) {
+			continue
+		}
+		if slices.ContainsFunc(t.Gates, func(w located) bool { return w.text == g.Name }) {
+			return g.Name
+		}
+		count, name = count+1, g.Name
+	}
+	if len(t.Gates) == 0 && count > 0 && count == len(c.Gates) {
+		return name
+	}
+	return ""
+}
+
+// openToAll warns of a rule by which everybody may do everything.
+func (c *compiler) openToAll(t *ruleText, r *rule) {
+	everywhere := len(r.paths) == 0 || slices.ContainsFunc(r.paths, func(p pathPattern) bool { return p.text == "/**" })
+	for _, d := range r.allow {
+		if everywhere && len(r.methods) == 0 && !r.preflight && len(d.peers) == 0 && slices.ContainsFunc(d.users, func(u userPrincipal) bool { return u.anyone }) {
+			c.warn(t.at, "rule %q lets anyone do anything", r.name)
+		}
+	}
+}
+
+// reachable refuses a rule whose every request an earlier one decides.
+func (c *compiler) reachable(before []rule, r *rule, t *ruleText) {
+	for i := range before {
+		if before[i].covers(r) {
+			c.add(t.at, "rule %q is never reached: %q in line %d decides all of its requests", r.name, before[i].name, before[i].line)
+			return
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Explanation is a decision and how it came about.
+type Explanation struct {
+	Decision
+	Path string // as rules read it
+	// Ambiguous are the decisions under each reading of the path, where they
+	// are not all the same; else nil.
+	Ambiguous []Reading
+	Passed    []Passed // the rules before the one that decided
+	Line      int      // of the rule that decided, in the policy file; 0: none
+	Unmet     []string // what each alternative of that rule lacks; nil when allowed
+}
+
+// Reading is what is decided if an application reads the path so.
+type Reading struct {
+	Path string `json:"path"`
+	Decision
+}
+
+// Passed is a rule that did not select the request.
+type Passed struct {
+	Rule  string `json:"rule"`
+	Line  int    `json:"line,omitempty"`
+	Why   string `json:"why"`   // the first thing that does not fit: path, gate, method, host, network, preflight, peer or user
+	Wants string `json:"wants"` // what the rule wants there
+}
+
+// Explain decides as Decide does, and says why.
+func (p *Policy) Explain(ctx context.Context, r *Request, id Identity) Explanation {
+	e := Explanation{Decision: p.Decide(ctx, r, id), Path: r.Path}
+	if e.Reason == AmbiguousTarget {
+		for _, path := range append([]string{r.Path}, r.Readings...) {
+			e.Ambiguous = append(e.Ambiguous, Reading{path, p.decide(r, path, id)})
+		}
+		return e
+	}
+	for i := range p.rules {
+		rule := &p.rules[i]
+		why := rule.passesOver(r, r.Path, id)
+		if why == "" {
+			e.Line = rule.line
+			if !e.Allow || e.Audit {
+				e.Unmet = rule.unmet(id)
+			}
+			break
+		}
+		e.Passed = append(e.Passed, Passed{rule.name, rule.line, why, rule.wants(why)})
+	}
+	return e
+}
+
+// wants is what a rule says about the thing that did not fit.
+func (r *rule) wants(why string) string {
+	switch why {
+	case "path":
+		return list(r.paths, func(p pathPattern) string { return p.text })
+	case "gate":
+		return strings.Join(r.gates, " ")
+	case "method":
+		return strings.Join(r.methods, " ")
+	case "host":
+		return list(r.hosts, hostPattern.String)
+	case "network":
+		return list(r.networks, netip.Prefix.String)
+	case "preflight":
+		return "OPTIONS with Origin and Access-Control-Request-Method"
+	case "peer":
+		return r.of.peerText()
+	}
+	return r.of.userText()
+}
+
+func (h hostPattern) String() string {
+	if h.wildcard {
+		return "*." + h.name
+	}
+	return h.name
+}
+
+func list[T any](items []T, text func(T) string) string {
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = text(item)
+	}
+	return strings.Join(texts, " ")
+}
+
+// unmet says for each alternative what is missing.
+func (r *rule) unmet(id Identity) []string {
+	if r.deny {
+		return []string{"the rule refuses whatever it selects"}
+	}
+	var lacks []string
+	for i := range r.allow {
+		d := &r.allow[i]
+		var parts []string
+		if !d.peerMet(id.Peer) {
+			parts = append(parts, fmt.Sprintf("peer %s (came: %s)", d.peerText(), id.Peer))
+		}
+		if !d.userMet(id.User) {
+			parts = append(parts, fmt.Sprintf("user %s (came: %s)", d.userText(), id.User))
+		}
+		lacks = append(lacks, strings.Join(parts, " and "))
+	}
+	return lacks
+}
+
+func (d *demand) peerText() string {
+	return list(d.peers, func(p peerPrincipal) string { return p.text })
+}
+
+func (d *demand) userText() string {
+	return list(d.users, func(u userPrincipal) string { return u.text })
+}
+
+// String is a name of the peer: its SPIFFE ID, else another that rules know.
+func (p *Peer) String() string {
+	switch {
+	case p == nil:
+		return "none"
+	case !p.ID.IsZero():
+		return p.ID.String()
+	case len(p.DNSNames) > 0:
+		return "dns:" + p.DNSNames[0]
+	case len(p.URIs) > 0:
+		return "uri:" + p.URIs[0]
+	case len(p.Emails) > 0:
+		return "email:" + p.Emails[0]
+	}
+	return "subject:" + p.Subject
+}
+
+// String is the user as rules name it.
+func (u *User) String() string {
+	if u == nil {
+		return "none"
+	}
+	return "user:" + u.Method + "/" + u.Name
+}
