@@ -172,6 +172,7 @@ func TestSelectors(t *testing.T) {
 		if c.change != nil {
 			c.change(r)
 		}
+		r.Preflight = policy.IsPreflight(r.Method, r.Header)
 		got := p.Decide(t.Context(), r, c.id)
 		if got.Rule != c.rule || got.Allow != c.allow {
 			t.Errorf("%s %+v: got %+v, want %q %t", c.line, r, got, c.rule, c.allow)

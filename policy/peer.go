@@ -74,6 +74,54 @@ func uris(generalNames []byte) []string {
 	return list
 }
 
+// CertMethod is the name of the method by which a verified certificate proves
+// a user: user:cert/alice.
+const CertMethod = "cert"
+
+// CertUser says which name of a certificate is also a user's name.
+type CertUser string
+
+// The names that may be a user's. CertUserNone is the zero value: none is.
+const (
+	CertUserNone   CertUser = ""
+	CertUserCN     CertUser = "cn"     // the common name, of a certificate without SANs
+	CertUserEmail  CertUser = "email"  // the only rfc822Name
+	CertUserDNS    CertUser = "dns"    // the only dNSName
+	CertUserSPIFFE CertUser = "spiffe" // the SPIFFE ID
+)
+
+// Of is the user that the peer is, or nil: a certificate with several such
+// names, or a wildcard, is no one in particular.
+func (kind CertUser) Of(p *Peer) *User {
+	if p == nil {
+		return nil
+	}
+	u := &User{Method: CertMethod}
+	switch kind {
+	case CertUserCN:
+		u.Name = p.CommonName
+	case CertUserEmail:
+		u.Name = only(p.Emails)
+		u.Email = u.Name
+	case CertUserDNS:
+		u.Name = only(p.DNSNames)
+	case CertUserSPIFFE:
+		u.Name = p.ID.String()
+	}
+	if u.Name == "" || strings.Contains(u.Name, "*") {
+		return nil
+	}
+	return u
+}
+
+// only is the one name of a list, "" if there are none or several.
+func only(names []string) string {
+	if len(names) != 1 {
+		return ""
+	}
+	return names[0]
+}
+
 func lower(names []string) []string {
 	var list []string
 	for _, n := range names {

@@ -317,6 +317,8 @@ func NewDefault(gates []GateKind, methods []string) (*Policy, error) {
 	var errs []error
 	for _, g := range gates {
 		switch {
+		case slices.Contains(methods, CertMethod) && g.CertAsked:
+			errs = append(errs, fmt.Errorf("gate %s: SIDEGATE_CERT_USER makes users of all that the CA signed: say who may pass by SIDEGATE_ALLOW or a policy file", g.Name))
 		case len(methods) == 0 && g.CertAsked:
 			errs = append(errs, fmt.Errorf("gate %s asks for client certificates and there are no users: set SIDEGATE_ALLOW to the peers that may pass, such as spiffe://…, dns:…, or any-peer for all that the CA signed", g.Name))
 		case len(methods) == 0:

@@ -26,6 +26,7 @@ type conn struct {
 	localPort  string
 	serverName string       // SNI, canonical
 	peer       *policy.Peer // nil: no client certificate
+	certUser   *policy.User // whom the client certificate proves; nil: nobody
 	peerName   string       // peer as logs call it
 	peerFields map[string]string
 	chain      []*x509.Certificate // as the client sent it; empty: none
@@ -157,6 +158,7 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 		return
 	}
 	c.peer = policy.NewPeer(state.PeerCertificates[0])
+	c.certUser = g.CertUser.Of(c.peer)
 	g.watchExpiry(c)
 	c.peerName = peerName(policy.Identity{Peer: c.peer})
 	if len(g.Headers.PeerHeaders) > 0 {

@@ -167,6 +167,9 @@ func (x *exchange) authenticate(ctx context.Context) *denial {
 		}
 		x.login, x.id.User, x.by = login, login.User, a
 	}
+	if x.login == nil {
+		x.id.User = x.conn.certUser
+	}
 	return nil
 }
 

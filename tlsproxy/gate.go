@@ -113,6 +113,9 @@ type Gate struct {
 	ClientCert   ClientCert
 	Trust        Trust // required unless ClientCert is ClientCertNone
 
+	// CertUser is which name of a client certificate counts as a user, if the
+	// request has no credential. Zero: none does.
+	CertUser       policy.CertUser
 	Authenticators []Authenticator // may be empty
 	Decider        Decider         // required
 

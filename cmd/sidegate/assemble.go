@@ -178,6 +178,9 @@ func (a *assembly) surroundings(specs []*gateSpec) policy.Surroundings {
 	if a.users != nil {
 		around.Methods = []string{policy.LocalMethod}
 	}
+	if a.config.CertUser != certUser(policy.CertUserNone) {
+		around.Methods = append(around.Methods, policy.CertMethod)
+	}
 	for _, s := range specs {
 		if s.upstream.RedirectPort > 0 {
 			continue // it forwards nothing
@@ -208,7 +211,7 @@ func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) erro
 	stores := map[string]*certs.Store{}
 	var errs []error
 	for _, s := range specs {
-		gate := s.gate()
+		gate := s.gate(policy.CertUser(a.config.CertUser))
 		gate.Ciphers = a.config.TLSCiphers
 		gate.MinVersion, gate.OnlyHTTP1 = uint16(a.config.TLSMin), !bool(a.config.HTTP2)
 		a.gates = append(a.gates, gate)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/caarlos0/env/v10"
 
+	"sidegate/policy"
 	"sidegate/tlsproxy"
 	"sidegate/tlsproxy/admin"
 )
@@ -41,6 +43,7 @@ type Config struct {
 	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
 	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
+	CertUser         certUser        `env:"CERT_USER" envDefault:"none" doc:"name of a client certificate that is also a user's, user:cert/NAME, where no password comes: none, cn, email, dns or spiffe"`
 	Users            string          `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
 	PlainPasswords   Switch          `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
 	Realm            string          `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
@@ -364,6 +367,17 @@ func (m *clientCertMode) UnmarshalText(text []byte) (err error) {
 }
 
 func (m clientCertMode) String() string { return clientCertWords[m] }
+
+type certUser policy.CertUser
+
+func (u *certUser) UnmarshalText(text []byte) (err error) {
+	*u, err = oneOf(text, []string{none, "cn", "email", "dns", "spiffe"}, []certUser{
+		certUser(policy.CertUserNone), certUser(policy.CertUserCN), certUser(policy.CertUserEmail),
+		certUser(policy.CertUserDNS), certUser(policy.CertUserSPIFFE)})
+	return err
+}
+
+func (u certUser) String() string { return cmp.Or(string(u), none) }
 
 type tlsVersion uint16
 

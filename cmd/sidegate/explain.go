@@ -114,6 +114,9 @@ func runExplain(ctx context.Context, p *program) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if id.User == nil {
+		id.User = gate.CertUser.Of(id.Peer)
+	}
 	j.doubt(p.stderr, id)
 	r, err := q.request(gate)
 	if err != nil {
@@ -151,7 +154,7 @@ func newJudge(ctx context.Context, p *program, q *question) (*judge, error) {
 		return nil, err
 	}
 	for _, s := range specs {
-		gate := s.gate()
+		gate := s.gate(policy.CertUser(c.CertUser))
 		if j.users != nil || q.policy != "" {
 			gate.Authenticators = []tlsproxy.Authenticator{j.users} // only to be counted
 		}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
 
@@ -58,6 +59,10 @@ func gateSpecs(c *Config) ([]*gateSpec, error) {
 		}
 		listens[spec.listen] = variable
 		specs = append(specs, spec)
+	}
+	asked := func(s *gateSpec) bool { return s.clientCert != clientCertMode(tlsproxy.ClientCertNone) }
+	if c.CertUser != certUser(policy.CertUserNone) && len(errs) == 0 && !slices.ContainsFunc(specs, asked) {
+		errs = append(errs, errors.New("SIDEGATE_CERT_USER is set, and no gate asks for client certificates: set SIDEGATE_CLIENT_CERT"))
 	}
 	return specs, errors.Join(errs...)
 }
@@ -333,7 +338,7 @@ func (s *gateSpec) setSeparator(v string) error {
 }
 
 // gate is the spec as tlsproxy takes it, without what must be loaded first.
-func (s *gateSpec) gate() *tlsproxy.Gate {
+func (s *gateSpec) gate(certUser policy.CertUser) *tlsproxy.Gate {
 	fields, _ := tlsproxy.HeaderPreset(string(s.headers)) // the name was checked when it was parsed
 	return &tlsproxy.Gate{
 		Name:       s.name,
@@ -341,6 +346,7 @@ func (s *gateSpec) gate() *tlsproxy.Gate {
 		Upstream:   s.upstream,
 		Plaintext:  s.plaintext,
 		ClientCert: tlsproxy.ClientCert(s.clientCert),
+		CertUser:   certUser,
 		Hosts:      s.hosts,
 		MaxBody:    s.maxBody,
 		Headers: tlsproxy.IdentityHeaders{

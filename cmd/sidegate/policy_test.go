@@ -183,3 +183,35 @@ func TestBrokenPolicyKeepsTheLastGood(t *testing.T) {
 	}
 	g.log.Wait(t, `policy.yaml:2:19: \"usr\" is none of`, time.Second)
 }
+
+// A certificate is a user where no password comes.
+func TestCertUserPasses(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	dir := folder(t, certstest.Secret(ca.Server(t, "localhost"), ca))
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+dir, "SIDEGATE_CLIENT_CERT=optional", "SIDEGATE_CERT_USER=spiffe",
+		"SIDEGATE_USERS="+folder(t, map[string][]byte{"htpasswd": htpasswd(t, "alice")}), "SIDEGATE_ALLOW=user:cert/spiffe://td.example/a,user:alice")
+	for id, want := range map[string]string{"spiffe://td.example/a": "hello spiffe://td.example/a\n", "spiffe://td.example/b": "403 Forbidden"} {
+		conf := clientConfig(ca)
+		conf.Certificates = []tls.Certificate{ca.Client(t, "x", id).TLS}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}}
+		for authorization, want := range map[string]string{"": want, basic("alice"): "hello alice\n"} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+p.gate, nil)
+			try(t, err)
+			if authorization != "" {
+				r.Header.Set("Authorization", authorization)
+			}
+			res, err := client.Do(r)
+			try(t, err)
+			body, err := io.ReadAll(res.Body)
+			try(t, err)
+			_ = res.Body.Close()
+			if !strings.HasPrefix(string(body), want) {
+				t.Errorf("%s %q: got %d %q, want %q", id, authorization, res.StatusCode, body, want)
+			}
+		}
+	}
+	var out strings.Builder
+	if code := run(t.Context(), []string{"check"}, []string{"SIDEGATE_TLS=" + dir, "SIDEGATE_CERT_USER=cn", "SIDEGATE_ALLOW=anyone"}, nil, &out, &out); code != exitUsage || !strings.Contains(out.String(), "no gate asks for client certificates") {
+		t.Errorf("got %d %s", code, out.String())
+	}
+}
