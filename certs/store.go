@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -163,6 +165,16 @@ func (s *Store) swap(m, old *Material) {
 		}
 		s.Log.Info("certificate in service", attrs...)
 	}
+}
+
+// TrustDomains are those that have a bundle of their own. any says that there
+// is a CA besides, for every other one.
+func (s *Store) TrustDomains() (domains []string, any bool) {
+	m := s.current.Load()
+	if m == nil || m.trust == nil {
+		return nil, false
+	}
+	return slices.Sorted(maps.Keys(m.trust.domains)), m.trust.any != nil
 }
 
 func serial(c *x509.Certificate) string { return fmt.Sprintf("%x", c.SerialNumber) }

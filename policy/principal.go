@@ -19,6 +19,16 @@ type peerPrincipal struct {
 	match func(*Peer) bool
 }
 
+// trustDomain is that of a SPIFFE principal, "" of any other.
+func (p *peerPrincipal) trustDomain() string {
+	rest, ok := strings.CutPrefix(p.text, "spiffe://")
+	if !ok {
+		return ""
+	}
+	domain, _, _ := strings.Cut(rest, "/")
+	return domain
+}
+
 // userPrincipal is one form of naming users. method is the one that could
 // prove such a user, "" for any.
 type userPrincipal struct {

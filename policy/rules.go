@@ -344,6 +344,25 @@ func defaultRule(g GateKind, methods []string) rule {
 	return rule{name: "default", gates: []string{g.Name}, allow: []demand{d}}
 }
 
+// TrustDomains are those of the SPIFFE IDs that rules name.
+func (p *Policy) TrustDomains() []string {
+	var domains []string
+	for i := range p.rules {
+		demands := p.rules[i].allow
+		if of := p.rules[i].of; of != nil {
+			demands = []demand{*of}
+		}
+		for _, d := range demands {
+			for _, peer := range d.peers {
+				if td := peer.trustDomain(); td != "" && !slices.Contains(domains, td) {
+					domains = append(domains, td)
+				}
+			}
+		}
+	}
+	return domains
+}
+
 // Warnings say what is allowed but probably not meant: users whom no
 // configured method proves, and anyone beside other principals.
 func (p *Policy) Warnings() []string { return p.warnings }

@@ -39,11 +39,13 @@ func (s *Store) Load(context.Context) (string, error) {
 		return "", err
 	}
 	s.current.Store(p)
-	s.id = id
 	s.Log.Info("policy in service", "generation", id, "rules", len(p.rules))
-	for _, w := range p.warnings {
-		s.Log.Warn("policy", "warning", w)
+	if s.id != "" { // at the start whoever loads tells them all
+		for _, w := range p.warnings {
+			s.Log.Warn("policy", "warning", w)
+		}
 	}
+	s.id = id
 	s.notice.Tell()
 	return id, nil
 }

@@ -25,6 +25,7 @@ type gate struct {
 	server   *http.Server
 	listener net.Listener
 	live     live
+	roots    roots
 	noise    sampler        // of log lines about failed handshakes
 	pending  sync.WaitGroup // handshakes in progress
 	leaving  *atomic.Bool   // a drain has begun
@@ -236,6 +237,9 @@ func (g *gate) newConn(c net.Conn) *conn {
 	under = newConn(c, func() {
 		g.budget.connections.give()
 		g.live.remove(under)
+		if under.root != nil {
+			g.roots.leave(under.root)
+		}
 		g.metrics.Connections(-1)
 	})
 	under.writeIdle = g.budget.BodyIdle

@@ -30,6 +30,7 @@ type conn struct {
 	peerName   string       // peer as logs call it
 	peerFields map[string]string
 	chain      []*x509.Certificate // as the client sent it; empty: none
+	root       *RootStatus         // by whom it is believed; nil: there is no peer
 	tls        *tls.Conn           // above this one; nil at a plaintext gate
 
 	received  atomic.Int64                 // bytes from the client, TLS included
@@ -161,11 +162,10 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 	c.certUser = g.CertUser.Of(c.peer)
 	g.watchExpiry(c)
 	c.peerName = peerName(policy.Identity{Peer: c.peer})
-	if len(g.Headers.PeerHeaders) > 0 {
-		chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
-		if err == nil { // it was verified a moment ago; a reload in between only costs the header
-			c.peerFields = peerFields(chain, g.Headers.PeerHeaders)
-		}
+	chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	if err == nil { // it was verified a moment ago; a reload in between only costs what is noted here
+		c.peerFields = peerFields(chain, g.Headers.PeerHeaders)
+		c.root = g.roots.enter(chain[len(chain)-1])
 	}
 }
 

@@ -122,6 +122,7 @@ type GateStatus struct {
 	Listen   string `json:"listen"`
 	Upstream string `json:"upstream"`
 	LiveCount
+	Roots []RootStatus `json:"roots,omitempty"` // CAs that peers chained to since the start
 }
 
 // LiveCount is what is alive at a gate.
@@ -140,7 +141,7 @@ func (p *Proxy) Status() []GateStatus {
 	}
 	var list []GateStatus
 	for _, g := range *gates {
-		list = append(list, GateStatus{g.Name, g.Listen.String(), g.Upstream.Address.String(), g.live.count()})
+		list = append(list, GateStatus{g.Name, g.Listen.String(), g.Upstream.Address.String(), g.live.count(), g.roots.status()})
 	}
 	return list
 }

@@ -127,7 +127,7 @@ func (x *exchange) enter() {
 	if x.next = c.allowed; x.next != nil {
 		x.next.previous = x
 	}
-	c.allowed = x
+	c.allowed, x.entered = x, true
 }
 
 // leave takes it away again, if it was there. An HTTP/1.1 connection
@@ -136,11 +136,14 @@ func (x *exchange) leave() {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	entered := c.allowed == x || x.previous != nil
-	switch {
-	case x.previous != nil:
+	c.last = question{}
+	if !x.entered {
+		return
+	}
+	x.entered = false
+	if x.previous != nil {
 		x.previous.next = x.next
-	case entered:
+	} else {
 		c.allowed = x.next
 	}
 	if x.next != nil {
@@ -149,8 +152,7 @@ func (x *exchange) leave() {
 	if x.ended != "" {
 		x.reason = x.ended
 	}
-	c.last = question{}
-	if entered && x.in.ProtoMajor < 2 && len(x.in.RequestURI) <= maxRemembered && len(x.in.Host) <= maxRemembered {
+	if x.in.ProtoMajor < 2 && len(x.in.RequestURI) <= maxRemembered && len(x.in.Host) <= maxRemembered {
 		c.last = x.question
 		c.last.req.Header, c.last.req.Target = nil, "" // rules don't look at them
 	}
@@ -243,7 +245,7 @@ func (x *exchange) cut() {
 	c := x.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.allowed != x && x.previous == nil {
+	if !x.entered {
 		return // it has ended
 	}
 	if x.in.ProtoMajor < 2 {

@@ -31,6 +31,7 @@ type exchange struct {
 	answer    recorder
 
 	// Of conn.allowed, and guarded by its mutex.
+	entered        bool
 	previous, next *exchange
 	ended          policy.Reason // why it was ended from outside; "": it was not
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"sidegate/certs"
@@ -39,6 +40,25 @@ func (a *assembly) rules() *policy.Policy {
 		return a.policy.Policy()
 	}
 	return a.fixed
+}
+
+// policyWarnings are those of the policy, and of what it lacks around it.
+func (a *assembly) policyWarnings() []string {
+	list := slices.Clone(a.rules().Warnings())
+	var bundles []string
+	for _, s := range a.stores {
+		domains, any := s.TrustDomains()
+		if any {
+			return list // it may be the one of any domain
+		}
+		bundles = append(bundles, domains...)
+	}
+	for _, td := range a.rules().TrustDomains() {
+		if !slices.Contains(bundles, td) {
+			list = append(list, fmt.Sprintf("nobody can be spiffe://%s/…: there is neither a CA nor bundle.%s.pem", td, td))
+		}
+	}
+	return list
 }
 
 func (a *assembly) decider() tlsproxy.Decider {

@@ -69,7 +69,7 @@ func report(w io.Writer, a *assembly) {
 		}
 	}
 	fmt.Fprintln(w, "rule:", a.rules())
-	for _, warning := range a.rules().Warnings() {
+	for _, warning := range a.policyWarnings() {
 		fmt.Fprintln(w, "warning:", warning)
 	}
 	fmt.Fprintln(w, "ok")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -214,4 +215,110 @@ func TestCertUserPasses(t *testing.T) {
 	if code := run(t.Context(), []string{"check"}, []string{"SIDEGATE_TLS=" + dir, "SIDEGATE_CERT_USER=cn", "SIDEGATE_ALLOW=anyone"}, nil, &out, &out); code != exitUsage || !strings.Contains(out.String(), "no gate asks for client certificates") {
 		t.Errorf("got %d %s", code, out.String())
 	}
+}
+
+// The policy of README.md with real certificates and users: each rule hit and
+// missed. THREATS: HTTP-04, HTTP-09, HTTP-10, HTTP-24.
+func TestReadmePolicyServes(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	text := `version: 1
+sets:
+  ops: [user:alice, user:bob]
+rules:
+  - name: probes
+    paths: [/healthz]
+    user: [anyone]
+  - name: scrape
+    paths: [/metrics]
+    methods: [GET]
+    allow:
+      - peer: ["spiffe://prod.example/ns/monitoring/sa/prometheus"]
+      - user: [set:ops]
+  - name: admin
+    paths: [/admin/**]
+    peer: ["spiffe://prod.example/ns/web/sa/*"]
+    user: [user:alice]
+  - name: watched
+    paths: [/watched]
+    user: [user:alice]
+    audit: true
+  - name: all others
+    user: [authenticated]
+`
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+folder(t, certstest.Secret(ca.Server(t, "localhost"), ca)), "SIDEGATE_CLIENT_CERT=optional",
+		"SIDEGATE_USERS="+folder(t, map[string][]byte{"htpasswd": htpasswd(t, "alice", "dave")}),
+		"SIDEGATE_POLICY="+filepath.Join(folder(t, map[string][]byte{"policy.yaml": []byte(text)}), "policy.yaml"))
+	const web, prometheus = "spiffe://prod.example/ns/web/sa/front", "spiffe://prod.example/ns/monitoring/sa/prometheus"
+	clients := map[string]*talk{}
+	for _, id := range []string{"", web, prometheus} {
+		conf := clientConfig(ca)
+		if id != "" {
+			conf.Certificates = []tls.Certificate{ca.Client(t, "x", id).TLS}
+		}
+		clients[id] = &talk{t: t, instance: p, config: conf}
+	}
+	for i, c := range []struct {
+		peer, user, line, want string
+	}{
+		{"", "", "GET /healthz", "200 probes"},
+		{"", "", "GET /healthz2", "401 all others no_credentials"},
+		{"", "dave", "GET /healthz2", "200 all others"},
+		{prometheus, "", "GET /metrics", "200 scrape"},
+		{"", "alice", "GET /metrics", "200 scrape"},
+		{"", "dave", "GET /metrics", "403 scrape rule_denied"},
+		{web, "", "GET /metrics", "401 scrape no_credentials"},
+		{"", "dave", "POST /metrics", "200 all others"},
+		{web, "alice", "GET /admin/a", "200 admin"},
+		{web, "dave", "GET /admin/a", "403 admin rule_denied"},
+		{"", "alice", "GET /admin/a", "403 admin rule_denied"},
+		{web, "", "GET /admin", "401 admin no_credentials"},
+		{"", "alice", "GET /x%2Fy", "200 all others"},
+		{"", "alice", "GET //admin", "400 ambiguous_target"},
+		{"", "alice", "GET /x/../admin", "400 ambiguous_target"},
+		{"", "alice", "GET /watched", "200 watched"},
+		{"", "dave", "GET /watched", "200 watched rule_denied"}, // audit
+		{"", "", "GET /watched", "200 watched no_credentials"},
+	} {
+		method, target, _ := strings.Cut(c.line, " ")
+		status := clients[c.peer].ask("x", asked{method: method, target: target, host: "localhost", user: c.user})
+		for p.log.Count(`"msg":"request"`) <= i {
+			time.Sleep(time.Millisecond)
+		}
+		lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+		var l logged
+		try(t, json.Unmarshal([]byte(lines[len(lines)-1]), &l))
+		got := strings.Join(strings.Fields(fmt.Sprint(status, " ", l.Rule, " ", l.Reason, l.Audit)), " ")
+		if got != c.want {
+			t.Errorf("%s as %q %q: got %s, want %s", c.line, c.peer, c.user, got, c.want)
+		}
+	}
+	metrics := p.metrics()
+	for _, want := range []string{
+		`sidegate_decisions_total{decision="audit",gate="main",reason="rule_denied"} 1`,
+		`sidegate_client_ca_live_peers{ca="CN=ca",gate="main"`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
+// A policy that changes under load loses no request that both allow.
+func TestPolicyReloadUnderLoad(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	texts := [2]string{
+		"version: 1\nrules: [{name: a, user: [anyone]}]\n",
+		"version: 1\nrules: [{name: b, paths: [/x], deny: true}, {name: c, user: [anyone]}]\n",
+	}
+	v := certstest.NewVolume(t, map[string][]byte{"policy.yaml": []byte(texts[0])})
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+folder(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil)),
+		"SIDEGATE_POLICY="+filepath.Join(v.Dir, "policy.yaml"), "SIDEGATE_ACCESS_LOG=off")
+	l := startLoad(p, ca)
+	for i := 1; i <= 10; i++ {
+		v.Update(t, map[string][]byte{"policy.yaml": []byte(texts[i%2])})
+		for p.log.Count(`"msg":"policy in service"`) <= i {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	l.end(t)
 }

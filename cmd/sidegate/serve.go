@@ -36,10 +36,10 @@ func serve(ctx context.Context, c *Config, p *program) error {
 		return usageError{listed("configuration", err)}
 	}
 	limitMemory(p.environ, cgroupLimits, log)
+	for _, w := range a.policyWarnings() {
+		log.Warn("policy", "warning", w)
+	}
 	if a.fixed != nil { // a policy file has said so itself
-		for _, w := range a.fixed.Warnings() {
-			log.Warn(w)
-		}
 		log.Info("rule in force", "rule", a.fixed.String())
 	}
 	metrics := admin.NewMetrics(version())
@@ -47,6 +47,7 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	proxy := &tlsproxy.Proxy{
 		Gates: a.gates, Log: log, Metrics: metrics, Limits: c.limits(), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
+	metrics.WatchRoots(proxy.Status)
 	server := &admin.Server{
 		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,
 		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain, Probes: c.Probes,

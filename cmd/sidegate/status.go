@@ -73,6 +73,11 @@ func printStatus(w io.Writer, body []byte) error {
 	for _, g := range r.Gates {
 		fmt.Fprintf(w, "gate %s: %s -> %s, %d connections, %d requests, %d upgraded\n", g.Name, g.Listen, g.Upstream, g.Connections, g.Requests, g.Upgraded)
 	}
+	for _, g := range r.Gates {
+		for _, ca := range g.Roots {
+			fmt.Fprintf(w, "gate %s: peers of CA %s, serial %s: %d now, last seen %s\n", g.Name, ca.CA, ca.Serial, ca.Live, ca.LastSeen.UTC().Format(time.RFC3339))
+		}
+	}
 	for _, l := range r.Loaded {
 		state := "ok"
 		if !l.OK {

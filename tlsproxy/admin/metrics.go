@@ -161,6 +161,37 @@ func (m *Metrics) Watch(state func() []Loaded) {
 	m.Registry.MustRegister(&loadedCollector{state: state})
 }
 
+// WatchRoots makes the registry ask at each scrape by which CAs the peers of
+// each gate are believed. It may be called once.
+func (m *Metrics) WatchRoots(gates func() []tlsproxy.GateStatus) {
+	m.Registry.MustRegister(rootCollector(gates))
+}
+
+type rootCollector func() []tlsproxy.GateStatus
+
+var (
+	livePeers = prometheus.NewDesc("sidegate_client_ca_live_peers",
+		"Open connections whose client certificate chains to the CA.", []string{"gate", "ca", "serial"}, nil)
+	lastSeen = prometheus.NewDesc("sidegate_client_ca_last_seen_timestamp_seconds",
+		"When the last connection was open whose client certificate chains to the CA. No series: none since the start.", []string{"gate", "ca", "serial"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c rootCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- livePeers
+	ch <- lastSeen
+}
+
+// Collect implements prometheus.Collector.
+func (c rootCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, g := range c() {
+		for _, r := range g.Roots {
+			ch <- prometheus.MustNewConstMetric(livePeers, prometheus.GaugeValue, float64(r.Live), g.Name, r.CA, r.Serial)
+			ch <- prometheus.MustNewConstMetric(lastSeen, prometheus.GaugeValue, float64(r.LastSeen.UnixMilli())/1000, g.Name, r.CA, r.Serial)
+		}
+	}
+}
+
 type loadedCollector struct{ state func() []Loaded }
 
 var (
