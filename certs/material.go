@@ -84,8 +84,11 @@ func NewMaterial(in Input) (*Material, error) {
 		return m, nil
 	}
 	var err error
-	m.trust, err = newTrust(in)
-	return m, err
+	if m.trust, err = newTrust(in); err != nil {
+		return nil, err
+	}
+	m.trust.own = m.trust.ownDomain(m.pairs[0].Cert.Leaf)
+	return m, nil
 }
 
 // id is the short form in which logs and metrics name the content.

@@ -229,6 +229,13 @@ func (s *Store) VerifyPeer(chain []*x509.Certificate, use x509.ExtKeyUsage) ([]*
 	return g.trust.verify(chain, use, s.Now())
 }
 
+// Federated reports whether a verified peer is of a trust domain that has a
+// bundle of its own and is not ours.
+func (s *Store) Federated(leaf *x509.Certificate) bool {
+	g := s.current.Load()
+	return g != nil && g.trust != nil && g.trust.federated(leaf)
+}
+
 // ClientCAs is the list of CAs to name to clients; nil without any.
 func (s *Store) ClientCAs() *x509.CertPool {
 	if g := s.current.Load(); g != nil && g.trust != nil {

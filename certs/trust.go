@@ -54,6 +54,7 @@ const (
 // trust is whom clients must chain to.
 type trust struct {
 	any     *x509.CertPool // nil: only the domains below
+	own     string         // the trust domain that is ours, where that can be told
 	domains map[string]*x509.CertPool
 	hint    *x509.CertPool
 	cas     []*x509.Certificate
@@ -273,17 +274,49 @@ func usageName(use x509.ExtKeyUsage) string {
 // rootsFor looks the roots up by the leaf's trust domain where bundles of
 // domains are there, so that no domain can vouch for another.
 func (t *trust) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
-	if len(leaf.URIs) == 1 && len(t.domains) > 0 {
-		if id, err := spiffeid.FromURI(leaf.URIs[0]); err == nil {
-			if pool := t.domains[id.TrustDomain().Name()]; pool != nil {
-				return pool, nil
-			}
+	if id, ok := spiffeIDOf(leaf); ok {
+		if pool := t.domains[id.TrustDomain().Name()]; pool != nil {
+			return pool, nil
 		}
 	}
 	if t.any == nil {
 		return nil, refuse(peerUntrusted, "no bundle for this trust domain")
 	}
 	return t.any, nil
+}
+
+// ownDomain is the trust domain of the workload itself: that of its own
+// certificate, or the only one that there is a bundle of.
+func (t *trust) ownDomain(own *x509.Certificate) string {
+	if id, ok := spiffeIDOf(own); ok {
+		return id.TrustDomain().Name()
+	}
+	if t.any == nil && len(t.domains) == 1 {
+		for domain := range t.domains {
+			return domain
+		}
+	}
+	return ""
+}
+
+// federated reports whether a peer is of another trust domain than ours, which
+// has a bundle of its own.
+func (t *trust) federated(leaf *x509.Certificate) bool {
+	id, ok := spiffeIDOf(leaf)
+	if !ok {
+		return false
+	}
+	domain := id.TrustDomain().Name()
+	return t.domains[domain] != nil && domain != t.own
+}
+
+// spiffeIDOf is the ID of a certificate that has exactly one URI.
+func spiffeIDOf(c *x509.Certificate) (spiffeid.ID, bool) {
+	if len(c.URIs) != 1 {
+		return spiffeid.ID{}, false
+	}
+	id, err := spiffeid.FromURI(c.URIs[0])
+	return id, err == nil
 }
 
 func verifyError(err error) error {

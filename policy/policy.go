@@ -47,6 +47,7 @@ type Peer struct {
 	Issuer     string      // distinguished name of the issuer
 	Serial     string      // lower-case hexadecimal
 	NotAfter   time.Time   // when the leaf ends
+	Federated  bool        // of another trust domain than ours, so that "any" does not mean it
 }
 
 // User is whom a credential proves.

@@ -46,7 +46,7 @@ var (
 // parsePeer reads a peer principal.
 func parsePeer(s string) (peerPrincipal, error) {
 	if s == "any" {
-		return peerPrincipal{s, func(*Peer) bool { return true }}, nil
+		return peerPrincipal{s, func(p *Peer) bool { return !p.Federated }}, nil
 	}
 	if strings.HasPrefix(s, "spiffe:") {
 		match, err := parseSPIFFE(s)

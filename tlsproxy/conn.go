@@ -159,6 +159,7 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 		return
 	}
 	c.peer = policy.NewPeer(state.PeerCertificates[0])
+	c.peer.Federated = g.Trust.Federated(state.PeerCertificates[0])
 	c.certUser = g.CertUser.Of(c.peer)
 	g.watchExpiry(c)
 	c.peerName = peerName(policy.Identity{Peer: c.peer})

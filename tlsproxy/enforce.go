@@ -64,7 +64,11 @@ func (g *gate) recheck() {
 			_, err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
 			verdicts[chain] = err
 		}
-		if reason := endingReason(err); reason != "" {
+		reason := endingReason(err)
+		if err == nil && g.Trust.Federated(c.chain[0]) != c.peer.Federated {
+			reason = policy.PeerUntrusted // it was decided about as another's, or as one of ours
+		}
+		if reason != "" {
 			g.end(c, reason)
 		}
 	}

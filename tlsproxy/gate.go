@@ -23,6 +23,9 @@ type Trust interface {
 	// resumed sessions. Its errors may have a method Reason() string with a
 	// value of the closed list of [policy.Reason].
 	VerifyPeer(chain []*x509.Certificate, use x509.ExtKeyUsage) ([]*x509.Certificate, error)
+	// Federated reports whether a verified peer is of another trust domain than
+	// ours: rules that name no one in particular do not mean it.
+	Federated(leaf *x509.Certificate) bool
 	// ClientCAs is the hint for clients which certificate would do. It is
 	// never what a certificate is verified against. nil: no hint.
 	ClientCAs() *x509.CertPool

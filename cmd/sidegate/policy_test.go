@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -321,4 +324,75 @@ func TestPolicyReloadUnderLoad(t *testing.T) {
 		}
 	}
 	l.end(t)
+}
+
+// SPI-03, SPI-08: any peer is any of our own trust domain; another one's counts
+// where it is named, and only its own CA vouches for it.
+func TestFederatedPeers(t *testing.T) {
+	ours, theirs := certstest.NewCA(t, "ours"), certstest.NewCA(t, "theirs")
+	const mine, named, other = "spiffe://ours.example/a", "spiffe://theirs.example/named", "spiffe://theirs.example/other"
+	for name, cas := range map[string]map[string][]byte{
+		"CA of ours":        {"ca.crt": ours.PEM(), "bundle.theirs.example.pem": theirs.PEM()},
+		"bundle of each":    {"bundle.ours.example.pem": ours.PEM(), "bundle.theirs.example.pem": theirs.PEM()},
+		"bundle and ca.crt": {"ca.crt": ours.PEM(), "bundle.ours.example.pem": ours.PEM(), "bundle.theirs.example.pem": theirs.PEM()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := ours.Issue(t, "localhost", func(c *x509.Certificate) {
+				c.DNSNames, c.ExtKeyUsage = []string{"localhost"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+				c.URIs = []*url.URL{{Scheme: "spiffe", Host: "ours.example", Path: "/server"}}
+			})
+			p := start(t, hello(t), nil, "SIDEGATE_TLS="+folder(t, certstest.Secret(server, nil)), "SIDEGATE_CLIENT_CA="+folder(t, cas),
+				"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_ALLOW=any-peer,"+named)
+			for _, c := range []struct {
+				ca   *certstest.CA
+				id   string
+				want int // 0: no handshake
+			}{
+				{ours, mine, 200}, {theirs, named, 200}, {theirs, other, 403}, {ours, named, 0}, {theirs, mine, 0},
+			} {
+				conf := clientConfig(ours)
+				conf.Certificates = []tls.Certificate{c.ca.Client(t, "x", c.id).TLS}
+				client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}}
+				got := 0
+				if res, err := client.Get("https://" + p.gate); err == nil {
+					got = res.StatusCode
+					_ = res.Body.Close()
+				}
+				if got != c.want {
+					t.Errorf("%s of %s: got %d, want %d", c.id, c.ca.Cert.Subject, got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// HTTP-15: a preflight passes without a name, where a rule says so.
+func TestPreflightHasNoName(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen <- r.Header.Clone() }))
+	t.Cleanup(app.Close)
+	ca := certstest.NewCA(t, "ca")
+	text := "version: 1\nrules: [{name: p, preflight: true, user: [anyone]}, {name: rest, user: [authenticated]}]\n"
+	p := start(t, app.URL, nil, "SIDEGATE_TLS="+folder(t, certstest.Secret(ca.Server(t, "localhost"), ca)), "SIDEGATE_CLIENT_CERT=optional",
+		"SIDEGATE_USERS="+folder(t, map[string][]byte{"htpasswd": htpasswd(t, "alice")}),
+		"SIDEGATE_POLICY="+filepath.Join(folder(t, map[string][]byte{"policy.yaml": []byte(text)}), "policy.yaml"))
+	conf := clientConfig(ca)
+	conf.Certificates = []tls.Certificate{ca.Client(t, "x", "spiffe://td.example/a").TLS}
+	c := &talk{t: t, instance: p, config: conf}
+	for _, a := range []asked{
+		{method: "OPTIONS", target: "/", host: "localhost", preflight: true},
+		{method: "OPTIONS", target: "/", host: "localhost", preflight: true, user: "alice"},
+	} {
+		if status := c.ask("x", a); status != http.StatusOK {
+			t.Fatalf("got %d", status)
+		}
+		for name, value := range <-seen {
+			if strings.Contains(name, "User") && name != "User-Agent" || strings.Contains(name, "Cert") || name == "Authorization" {
+				t.Errorf("the application was told %s: %s", name, value)
+			}
+		}
+	}
+	if status := c.ask("x", asked{method: "OPTIONS", target: "/", host: "localhost"}); status != http.StatusUnauthorized {
+		t.Errorf("OPTIONS alone: got %d, want 401", status)
+	}
 }
