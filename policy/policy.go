@@ -1,8 +1,3 @@
-// Package policy says who is asking and whether they may.
-//
-// It knows neither sockets nor net/http: a [Request] is what a gate saw, an
-// [Identity] is who sent it, and a [Policy] answers with a [Decision]. Serving
-// and explaining call the same code with the same values.
 package policy
 
 import (

@@ -501,3 +501,23 @@ func Example() {
 	// true
 	// no_credentials
 }
+
+func ExampleParse() {
+	p, err := policy.Parse("policy.yaml", []byte(design), policy.Surroundings{
+		Gates:   []policy.GateKind{{Name: "main", CertAsked: true}},
+		Methods: []string{policy.LocalMethod, "ldap"},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	alice := policy.Identity{User: &policy.User{Method: policy.LocalMethod, Name: "alice"}}
+	for _, path := range []string{"/metrics", "/admin/users", "/index.html"} {
+		d := p.Decide(context.Background(), &policy.Request{Gate: "main", Method: "GET", Path: path}, alice)
+		fmt.Printf("%s: %s, %t\n", path, d.Rule, d.Allow)
+	}
+	// Output:
+	// /metrics: scrape, true
+	// /admin/users: admin, false
+	// /index.html: all others, true
+}

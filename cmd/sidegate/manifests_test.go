@@ -19,6 +19,7 @@ import (
 
 	"sidegate/manifests"
 	"sidegate/manifests/manifeststest"
+	"sidegate/policy"
 )
 
 // monitored is an overlay as a user writes it, for the component that none of
@@ -93,6 +94,7 @@ func TestManifests(t *testing.T) {
 			checkMounts(t, spec, sidecar)
 			checkPod(t, spec)
 			checkPorts(t, objects, sidecar)
+			checkPolicy(t, objects)
 			if user := spec.Containers[0].SecurityContext.RunAsUser; strings.HasPrefix(overlay, "openshift") && user != nil {
 				t.Errorf("restricted-v2 refuses user %d", *user)
 			}
@@ -174,6 +176,24 @@ var defaultFolders = []struct{ variable, path string }{
 	{"SIDEGATE_TLS", "/etc/sidegate/tls"},
 	{"SIDEGATE_USERS", "/etc/sidegate/users"},
 	{"SIDEGATE_CLIENT_CA", ""},
+	{"SIDEGATE_POLICY", "/etc/sidegate/policy/policy.yaml"},
+}
+
+// checkPolicy reads the policy files of ConfigMaps.
+func checkPolicy(t *testing.T, objects []runtime.Object) {
+	t.Helper()
+	for _, o := range objects {
+		m, ok := o.(*core.ConfigMap)
+		if !ok || m.Data["policy.yaml"] == "" {
+			continue
+		}
+		p, err := policy.Parse(m.Name, []byte(m.Data["policy.yaml"]), policy.Surroundings{Gates: []policy.GateKind{{Name: "main"}}, Methods: []string{policy.LocalMethod}})
+		if err != nil {
+			t.Error(err)
+		} else if w := p.Warnings(); len(w) > 0 {
+			t.Errorf("%s: %q", m.Name, w)
+		}
+	}
 }
 
 func checkPod(t *testing.T, spec *core.PodSpec) {
