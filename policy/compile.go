@@ -54,6 +54,9 @@ func (c *compiler) policy(doc *document) *Policy {
 	if len(doc.Rules) == 0 {
 		c.add(position{1, 1}, "rules is missing; without a rule nobody may do anything")
 	}
+	if doc.Audit.on {
+		c.warn(doc.Audit.at, "audit: nothing is refused for lack of a right, it is only watched")
+	}
 	c.sets, c.used = doc.Sets, map[string]bool{}
 	p := &Policy{file: c.file, audit: doc.Audit.on}
 	names := map[string]position{}
@@ -114,6 +117,9 @@ func (c *compiler) rule(t *ruleText) *rule {
 		c.add(t.at, "the rule says nobody: give it peer, user, allow, or deny: true; user: [anyone] for no demand at all")
 	}
 	c.openToAll(t, r)
+	if r.audit {
+		c.warn(t.Audit.at, "audit: what rule %q refuses passes, it is only watched", r.name)
+	}
 	return r
 }
 

@@ -315,10 +315,12 @@ func TestAudit(t *testing.T) {
 
 func TestFileWarnings(t *testing.T) {
 	for text, want := range map[string]string{
-		rules("- {name: a, gates: [main], user: [anyone]}"):                  `p:3:3: rule "a" lets anyone do anything`,
-		rules("- {name: a, paths: [/**], gates: [main], user: [anyone]}"):    `lets anyone do anything`,
-		rules("- {name: a, gates: [main], user: [user:github/x]}"):           `p:3:35: nobody can be user:github/x`,
-		"version: 1\nsets: {x: [user:a]}\nrules: [{name: a, peer: [any]}]\n": `p:2:8: no rule names set:x`,
+		rules("- {name: a, gates: [main], user: [anyone]}"):                          `p:3:3: rule "a" lets anyone do anything`,
+		rules("- {name: a, paths: [/**], gates: [main], user: [anyone]}"):            `lets anyone do anything`,
+		rules("- {name: a, gates: [main], user: [authenticated], audit: true}"):      `p:3:58: audit: what rule "a" refuses passes`,
+		"audit: true\n" + rules("- {name: a, gates: [main], user: [authenticated]}"): "p:1:8: audit: nothing is refused",
+		rules("- {name: a, gates: [main], user: [user:github/x]}"):                   `p:3:35: nobody can be user:github/x`,
+		"version: 1\nsets: {x: [user:a]}\nrules: [{name: a, peer: [any]}]\n":         `p:2:8: no rule names set:x`,
 	} {
 		p, err := policy.Parse("p", []byte(text), around)
 		if err != nil {

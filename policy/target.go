@@ -10,7 +10,7 @@ var (
 	errTargetForm    = errors.New("the target is not a path")
 	errTargetControl = errors.New("the path holds a control byte, a backslash or a raw #")
 	errTargetDots    = errors.New("the path holds a dot segment")
-	errTargetEscape  = errors.New("the path holds a broken or too often repeated percent-escape")
+	errTargetEscape  = errors.New("the path holds a percent-escape that is broken, too often repeated or longer than its character needs")
 )
 
 // ParseTarget returns the canonical path of a request's target, the form in
@@ -133,12 +133,39 @@ func checkPath(path string) error {
 		if HasControl(next) {
 			return errTargetControl
 		}
+		if hasOverlong(next) {
+			return errTargetEscape
+		}
 		if next == path {
 			return nil
 		}
 		path = next
 	}
 	return errTargetEscape
+}
+
+// hasOverlong reports whether s holds the beginning of a character that takes
+// more bytes of UTF-8 than it needs (RFC 3629, 10): decoders that are not strict
+// see a slash or a dot there.
+func hasOverlong(s string) bool {
+	for i := 0; i+1 < len(s); i++ {
+		next := s[i+1]
+		switch s[i] {
+		case 0xc0, 0xc1:
+			if next&0xc0 == 0x80 {
+				return true
+			}
+		case 0xe0:
+			if next&0xe0 == 0x80 {
+				return true
+			}
+		case 0xf0:
+			if next&0xf0 == 0x80 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // HasControl reports whether s holds a control byte.

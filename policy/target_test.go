@@ -47,6 +47,13 @@ func TestParseTarget(t *testing.T) {
 		{`/a\b`, "", errTargetControl},
 		{"/a#b", "", errTargetControl}, // HTTP-06
 		{"/a%zz", "", errTargetEscape},
+		{"/a%c0%afb", "", errTargetEscape}, // HTTP-01: dot segments and slashes as overlong UTF-8
+		{"/%c0%ae%c0%ae/a", "", errTargetEscape},
+		{"/%25c0%25ae", "", errTargetEscape},
+		{"/a%e0%80%af", "", errTargetEscape},
+		{"/a%f0%80%80%af", "", errTargetEscape},
+		{"/caf%E9", "/caf\xe9", nil}, // of an application that is older than UTF-8
+		{"/%E0%A0%80", "/\u0800", nil},
 		{"/a%", "", errTargetEscape},
 		{"/a%2525252525252e", "", errTargetEscape},
 	}

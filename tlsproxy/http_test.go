@@ -35,6 +35,7 @@ func TestRefusals(t *testing.T) {
 		{"HTTP-06", "GET /a#b HTTP/1.1\r\nHost: localhost\r\n" + auth + "\r\n", "400"},
 		{"HTTP-08 probe-like agent", "GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: kube-probe/1.34\r\n\r\n", "401"},
 		{"HTTP-13 TRACE", "TRACE / HTTP/1.1\r\nHost: localhost\r\n" + auth + "\r\n", "405"},
+		{"HTTP-13 a method in lower case", "trace / HTTP/1.1\r\nHost: localhost\r\n" + auth + "\r\n", "405"},
 		{"HTTP-13 CONNECT", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n" + auth + "\r\n", "405"},
 		{"HTTP-14 OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", "401"},
 		{"HTTP-16 absolute-form", "GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n" + auth + "\r\n", "400"},

@@ -2,6 +2,7 @@ package tlsproxy
 
 import (
 	"net/http"
+	"strings"
 
 	"sidegate/policy"
 )
@@ -12,7 +13,7 @@ import (
 func (g *Gate) Canonicalise(r *policy.Request) policy.Reason {
 	r.Gate, r.Host = g.Name, CanonicalHost(r.Host)
 	switch {
-	case r.Method == http.MethodTrace || r.Method == http.MethodConnect:
+	case r.Method == http.MethodTrace || r.Method == http.MethodConnect || oddlySpelled(r.Method):
 		return policy.MethodRefused
 	case !g.servesHost(r.Host):
 		return policy.WrongHost
@@ -26,6 +27,20 @@ func (g *Gate) Canonicalise(r *policy.Request) policy.Reason {
 	}
 	r.Path, r.Readings = path, readings
 	return ""
+}
+
+// oddlySpelled reports whether a method is a well-known one but for its case.
+// It is another one then (RFC 9110, 9.1), which applications may not know.
+func oddlySpelled(method string) bool {
+	if strings.ToUpper(method) == method {
+		return false
+	}
+	switch strings.ToUpper(method) {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect:
+		return true
+	}
+	return false
 }
 
 // Status is the HTTP status of the answer to a request that was refused: 401

@@ -73,7 +73,7 @@ type asked struct {
 func randomRequest(r *rand.Rand) asked {
 	pick := func(words ...string) string { return words[r.IntN(len(words))] }
 	a := asked{
-		method: pick("GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE"),
+		method: pick("GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get"),
 		host:   pick("localhost", "a.in.example", "A.IN.example.", "in.example"),
 		user:   pick("", "alice", "bob"),
 		peer:   r.IntN(3),
