@@ -165,7 +165,7 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 	c.peerName = peerName(policy.Identity{Peer: c.peer})
 	chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
 	if err == nil { // it was verified a moment ago; a reload in between only costs what is noted here
-		c.peerFields = peerFields(chain, g.Headers.PeerHeaders)
+		c.peerFields = peerFields(c.peer, chain, g.Headers.PeerHeaders)
 		c.root = g.roots.enter(chain[len(chain)-1])
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"io"
 	"net/http"
@@ -212,6 +214,9 @@ func TestPeerHeaders(t *testing.T) {
 	middle := w.ca.Intermediate(t, "middle")
 	pair := middle.Issue(t, "x", func(c *x509.Certificate) {
 		c.Subject.CommonName = `a",By=evil;Hash=0\`
+		c.Subject.ExtraNames = []pkix.AttributeTypeAndValue{ // which pkix.Name.String would put in the place of the first
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: `a",By=evil;Hash=0\`}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "second"},
+		}
 		c.DNSNames = []string{"c.example"}
 	})
 	conn := w.dial(w.config(&pair))
@@ -224,7 +229,7 @@ func TestPeerHeaders(t *testing.T) {
 		t.Errorf("forged:\n%s", head)
 	}
 	for _, want := range []string{
-		`;Subject="CN=a\\\"\\,By=evil\\;Hash=0\\\\";DNS=c.example` + "\r\n",
+		`;Subject="CN=second,CN=a\\\"\\,By=evil\\;Hash=0\\\\";DNS=c.example` + "\r\n",
 		"Client-Cert: :" + base64.StdEncoding.EncodeToString(pair.Leaf.Raw) + ":\r\n",
 		"Client-Cert-Chain: :" + base64.StdEncoding.EncodeToString(middle.Cert.Raw) + ":\r\n",
 		"X-Peer: c.example\r\n", "X-Issuer: CN=middle\r\n",

@@ -225,7 +225,7 @@ func carriable(s string) bool {
 
 // peerFields prepares the fields that describe the client certificate, once a
 // connection. chain is verified, leaf first.
-func peerFields(chain []*x509.Certificate, want []PeerHeader) map[string]string {
+func peerFields(peer *policy.Peer, chain []*x509.Certificate, want []PeerHeader) map[string]string {
 	if len(chain) == 0 || len(want) == 0 {
 		return nil
 	}
@@ -233,7 +233,7 @@ func peerFields(chain []*x509.Certificate, want []PeerHeader) map[string]string 
 	for _, form := range want {
 		switch form {
 		case XFCC:
-			fields["X-Forwarded-Client-Cert"] = xfccElement(chain[0])
+			fields["X-Forwarded-Client-Cert"] = xfccElement(peer, chain[0])
 		case ClientCertField:
 			fields["Client-Cert"] = byteSequence(chain[0])
 		case ClientCertChain:
@@ -262,13 +262,13 @@ func byteSequences(chain []*x509.Certificate) string {
 // xfccElement is one element of X-Forwarded-Client-Cert in the form that
 // Envoy made common. Every value that a certificate's owner could choose is
 // quoted, so that the element parses back to itself.
-func xfccElement(leaf *x509.Certificate) string {
+func xfccElement(peer *policy.Peer, leaf *x509.Certificate) string {
 	sum := sha256.Sum256(leaf.Raw)
 	var b strings.Builder
 	b.WriteString("Hash=" + hex.EncodeToString(sum[:]))
-	b.WriteString(";Subject=" + quoteXFCC(leaf.Subject.String()))
-	for _, u := range leaf.URIs {
-		b.WriteString(";URI=" + quoteXFCC(u.String()))
+	b.WriteString(";Subject=" + quoteXFCC(peer.Subject))
+	for _, uri := range peer.URIs {
+		b.WriteString(";URI=" + quoteXFCC(uri))
 	}
 	for _, name := range leaf.DNSNames {
 		b.WriteString(";DNS=" + quoteXFCC(name))
