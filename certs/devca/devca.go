@@ -1,11 +1,13 @@
-// Package devca makes certificates for demonstrations, by cfssl's own packages.
+// Package devca makes certificates for laptops, demonstrations and tests, by
+// cfssl's own packages.
 //
 //	ca, err := devca.New("Sidegate demo CA")
 //	cert, key, err := ca.Server([]string{"localhost", "127.0.0.1"}, time.Hour)
 //	cert, key, err = ca.Client("alice", time.Hour)
 //
-// The CA lives in memory and ends with the process. It checks nobody's right
-// to a name: do not trust it beyond the machine it was made on.
+// The CA lives in memory unless its owner keeps [CA.Bundle] and [CA.Key] for
+// [Load]. It checks nobody's right to a name: do not trust it beyond the machine
+// it was made on.
 package devca
 
 import (
@@ -27,6 +29,7 @@ import (
 // CA signs. It may be used concurrently.
 type CA struct {
 	bundle []byte
+	keyPEM []byte
 	cert   *x509.Certificate
 	key    crypto.Signer
 }
@@ -70,21 +73,41 @@ func New(name string) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make CA: %w", err)
 	}
+	return Load(bundle, keyPEM)
+}
+
+// Load is a CA of its certificate and key, PEM. It silences cfssl's logger as
+// New does.
+func Load(bundle, keyPEM []byte) (*CA, error) {
+	quiet()
 	key, err := helpers.ParsePrivateKeyPEM(keyPEM)
 	if err != nil {
-		return nil, fmt.Errorf("make CA: %w", err)
+		return nil, fmt.Errorf("the CA's key can't be read: %w", err)
 	}
 	cert, err := helpers.ParseCertificatePEM(bundle)
 	if err != nil {
-		return nil, fmt.Errorf("make CA: %w", err)
+		return nil, fmt.Errorf("the CA's certificate can't be read: %w", err)
 	}
-	return &CA{bundle: bundle, cert: cert, key: key}, nil
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	switch {
+	case !cert.IsCA:
+		return nil, fmt.Errorf("%s is not a CA", cert.Subject)
+	case !ok || !public.Equal(cert.PublicKey):
+		return nil, fmt.Errorf("the key is not that of %s", cert.Subject)
+	}
+	return &CA{bundle: bundle, keyPEM: keyPEM, cert: cert, key: key}, nil
 }
 
 func p256() *csr.KeyRequest { return &csr.KeyRequest{A: "ecdsa", S: 256} }
 
 // Bundle is the CA's certificate, PEM.
 func (ca *CA) Bundle() []byte { return ca.bundle }
+
+// Key is the CA's key, PEM. Whoever has it is the CA.
+func (ca *CA) Key() []byte { return ca.keyPEM }
+
+// NotAfter is when the CA ends.
+func (ca *CA) NotAfter() time.Time { return ca.cert.NotAfter }
 
 // Server makes a server's certificate, named by the first host.
 func (ca *CA) Server(hosts []string, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {

@@ -27,6 +27,10 @@ func WriteSecret(dir string, files map[string][]byte) error {
 	if err := writeVersion(filepath.Join(dir, version), files); err != nil {
 		return err
 	}
+	// One that is there was left by a writer that was ended in between.
+	if err := os.Remove(data + "_tmp"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := os.Symlink(version, data+"_tmp"); err != nil {
 		return err
 	}

@@ -72,17 +72,10 @@ func parseQuestion(args []string) (*question, error) {
 	}
 	flags.BoolVar(&q.preflight, "preflight", false, "")
 	flags.BoolVar(&q.json, "json", false, "")
-	var words []string
-	for {
-		if err := flags.Parse(args); err != nil {
-			return nil, usagef("explain: %v; explain -h lists the options", err)
-		}
-		if flags.NArg() == 0 {
-			break
-		}
-		words, args = append(words, flags.Arg(0)), flags.Args()[1:]
-	}
+	words, err := wordsAndFlags(flags, args)
 	switch {
+	case err != nil:
+		return nil, usagef("explain: %v; explain -h lists the options", err)
 	case q.log != "" && len(words) == 0:
 		return q, nil
 	case q.log != "":
@@ -92,6 +85,19 @@ func parseQuestion(args []string) (*question, error) {
 	}
 	q.method, q.target = words[0], words[1]
 	return q, nil
+}
+
+// wordsAndFlags reads flags and words in any order, and returns the words.
+func wordsAndFlags(flags *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		if flags.NArg() == 0 {
+			return words, nil
+		}
+		words, args = append(words, flags.Arg(0)), flags.Args()[1:]
+	}
 }
 
 func runExplain(ctx context.Context, p *program) error {
