@@ -18,7 +18,7 @@ import (
 
 // developmentCA is the name of every CA that we make, so that nobody takes it
 // for another.
-const developmentCA = "Sidegate development CA, not for production"
+const developmentCA = "Sidegate development CA (not for production)"
 
 func caHelp() string {
 	return `Usage: sidegate ca init FOLDER

@@ -195,7 +195,7 @@ func TestArchitecture(t *testing.T) {
 	}
 	allowed := map[string]string{ // dependency → the only packages that may import it
 		"github.com/fsnotify/fsnotify":   "sidegate/certs/watch",
-		"github.com/cloudflare/cfssl":    "sidegate/certs/devca sidegate/certs/cfssl",
+		"github.com/cloudflare/cfssl":    "sidegate/certs/devca sidegate/certs/inspect sidegate/certs/cfssl",
 		"github.com/caarlos0/env":        "sidegate/cmd/sidegate",
 		"github.com/prometheus":          "sidegate/tlsproxy/admin",
 		"github.com/GehirnInc/crypt":     "sidegate/policy/authn",

@@ -19,6 +19,8 @@ Usage:
     sidegate passwd -d FILE USER   delete a user
     sidegate inject -f FILE|-      put the sidecar into the workloads of a YAML
                                    file; inject -h has the options
+    sidegate inspect TARGET        certificates of a file, folder or HOST:PORT,
+                                   and who would refuse them
     sidegate ca init|issue         certificates for laptops and tests; ca -h
                                    shows how
     sidegate demo                  show it all on this machine

@@ -47,6 +47,7 @@ func commands() []command {
 		{"drain", runDrain, nil},
 		{"passwd", runPasswd, nil},
 		{"inject", runInject, injectHelp},
+		{"inspect", runInspect, inspectHelp},
 		{"ca", runCA, caHelp},
 		{"demo", runDemo, nil},
 		{"version", runVersion, nil},
