@@ -121,21 +121,13 @@ func (d *demand) userText() string {
 	return list(d.users, func(u userPrincipal) string { return u.text })
 }
 
-// String is a name of the peer: its SPIFFE ID, else another that rules know.
+// String is a name of the peer as rules write it, or "none".
 func (p *Peer) String() string {
-	switch {
-	case p == nil:
+	if p == nil {
 		return "none"
-	case !p.ID.IsZero():
-		return p.ID.String()
-	case len(p.DNSNames) > 0:
-		return "dns:" + p.DNSNames[0]
-	case len(p.URIs) > 0:
-		return "uri:" + p.URIs[0]
-	case len(p.Emails) > 0:
-		return "email:" + p.Emails[0]
 	}
-	return "subject:" + p.Subject
+	form, name := p.name()
+	return form + name
 }
 
 // String is the user as rules name it.

@@ -74,6 +74,31 @@ func uris(generalNames []byte) []string {
 	return list
 }
 
+// Name is the one by which logs and headers call a peer: its SPIFFE ID, else its
+// first SAN, else its subject. "" for nil.
+func (p *Peer) Name() string {
+	if p == nil {
+		return ""
+	}
+	_, name := p.name()
+	return name
+}
+
+// name is the same with the form that a principal of it has.
+func (p *Peer) name() (form, name string) {
+	switch {
+	case !p.ID.IsZero():
+		return "", p.ID.String()
+	case len(p.DNSNames) > 0:
+		return "dns:", p.DNSNames[0]
+	case len(p.URIs) > 0:
+		return "uri:", p.URIs[0]
+	case len(p.Emails) > 0:
+		return "email:", p.Emails[0]
+	}
+	return "subject:", p.Subject
+}
+
 // CertMethod is the name of the method by which a verified certificate proves
 // a user: user:cert/alice.
 const CertMethod = "cert"

@@ -162,7 +162,7 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) {
 	c.peer.Federated = g.Trust.Federated(state.PeerCertificates[0])
 	c.certUser = g.CertUser.Of(c.peer)
 	g.watchExpiry(c)
-	c.peerName = peerName(policy.Identity{Peer: c.peer})
+	c.peerName = c.peer.Name()
 	chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
 	if err == nil { // it was verified a moment ago; a reload in between only costs what is noted here
 		c.peerFields = peerFields(c.peer, chain, g.Headers.PeerHeaders)

@@ -82,24 +82,7 @@ func issuerOf(id policy.Identity) string {
 	return ""
 }
 
-// peerName is the name by which logs and headers call a peer: its SPIFFE ID,
-// else its first SAN, else its subject.
-func peerName(id policy.Identity) string {
-	p := id.Peer
-	switch {
-	case p == nil:
-		return ""
-	case !p.ID.IsZero():
-		return p.ID.String()
-	case len(p.DNSNames) > 0:
-		return p.DNSNames[0]
-	case len(p.URIs) > 0:
-		return p.URIs[0]
-	case len(p.Emails) > 0:
-		return p.Emails[0]
-	}
-	return p.Subject
-}
+func peerName(id policy.Identity) string { return id.Peer.Name() }
 
 // presets are the field sets that applications already know how to read.
 var presets = map[string][]IdentityField{
@@ -213,7 +196,7 @@ func checkIdentity(id policy.Identity) error {
 			}
 		}
 	}
-	if id.Peer != nil && (!carriable(peerName(id)) || !carriable(id.Peer.Issuer)) {
+	if id.Peer != nil && (!carriable(id.Peer.Name()) || !carriable(id.Peer.Issuer)) {
 		return errBadIdentity
 	}
 	return nil

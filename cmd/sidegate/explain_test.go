@@ -20,8 +20,9 @@ import (
 	"sidegate/policy"
 )
 
-// The example of README.md is what it says it is.
-func TestReadmePolicy(t *testing.T) {
+// readmePolicy is the example of README.md.
+func readmePolicy(t *testing.T) string {
+	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
 	try(t, err)
 	_, text, found := strings.Cut(string(readme), "    # yaml-language-server: $schema=manifests/policy.schema.json\n")
@@ -29,7 +30,12 @@ func TestReadmePolicy(t *testing.T) {
 		t.Fatal("README.md has no policy")
 	}
 	text, _, _ = strings.Cut(text, "\n\n")
-	p, err := policy.Parse("README.md", []byte(strings.ReplaceAll("\n"+text, "\n    ", "\n")), policy.Surroundings{
+	return strings.ReplaceAll("\n"+text+"\n", "\n    ", "\n")
+}
+
+// The example is what it says it is.
+func TestReadmePolicy(t *testing.T) {
+	p, err := policy.Parse("README.md", []byte(readmePolicy(t)), policy.Surroundings{
 		Gates: []policy.GateKind{{Name: "main", CertAsked: true}}, Methods: []string{policy.LocalMethod},
 	})
 	try(t, err)

@@ -224,30 +224,7 @@ func TestCertUserPasses(t *testing.T) {
 // missed. THREATS: HTTP-04, HTTP-09, HTTP-10, HTTP-24.
 func TestReadmePolicyServes(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
-	text := `version: 1
-sets:
-  ops: [user:alice, user:bob]
-rules:
-  - name: probes
-    paths: [/healthz]
-    user: [anyone]
-  - name: scrape
-    paths: [/metrics]
-    methods: [GET]
-    allow:
-      - peer: ["spiffe://prod.example/ns/monitoring/sa/prometheus"]
-      - user: [set:ops]
-  - name: admin
-    paths: [/admin/**]
-    peer: ["spiffe://prod.example/ns/web/sa/*"]
-    user: [user:alice]
-  - name: watched
-    paths: [/watched]
-    user: [user:alice]
-    audit: true
-  - name: all others
-    user: [authenticated]
-`
+	text := strings.Replace(readmePolicy(t), "  - name: all others", "  - {name: watched, paths: [/watched], user: [user:alice], audit: true}\n  - name: all others", 1)
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+folder(t, certstest.Secret(ca.Server(t, "localhost"), ca)), "SIDEGATE_CLIENT_CERT=optional",
 		"SIDEGATE_USERS="+folder(t, map[string][]byte{"htpasswd": htpasswd(t, "alice", "dave")}),
 		"SIDEGATE_POLICY="+filepath.Join(folder(t, map[string][]byte{"policy.yaml": []byte(text)}), "policy.yaml"))
