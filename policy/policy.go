@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -112,6 +113,11 @@ const (
 	DependencyDown  Reason = "dependency_down"    // something needed for the decision did not answer
 	BadIdentity     Reason = "bad_identity"       // an identity that no header can carry
 )
+
+// ErrProveAgain says of a user who was proven once that the stored secret is
+// another by now: a new password, or the same one hashed anew. Only the
+// credential can tell.
+var ErrProveAgain = errors.New("the stored secret has changed")
 
 // Refusal is the error of an authenticator that refuses a credential.
 type Refusal struct {

@@ -167,70 +167,137 @@ func (x *exchange) leave() {
 const maxRemembered = 512
 
 // redecide decides every live request again, and ends those that would be
-// refused. Users that prove to be gone do so once for all their requests.
+// refused. Users that prove to be gone do so once for all their requests. Where
+// only the credential can tell, that goes on after redecide returned: it takes
+// a hash of each such user.
 func (g *gate) redecide() {
 	g.sweeping.Lock()
 	defer g.sweeping.Unlock()
 	g.sweeps.Add(1)
-	users := map[*policy.User]policy.Reason{}
+	s := &sweep{g, map[*policy.User]verdict{}, map[*policy.User][]*exchange{}}
 	for _, c := range g.live.all() {
-		g.redecideConn(c, users)
+		s.conn(c)
+	}
+	if len(s.unproven) > 0 {
+		go s.proveAll()
 	}
 }
 
-func (g *gate) redecideConn(c *conn, users map[*policy.User]policy.Reason) {
+// sweep is one look at everything that is live.
+type sweep struct {
+	gate     *gate
+	users    map[*policy.User]verdict
+	unproven map[*policy.User][]*exchange // requests by the user that they proved
+}
+
+// verdict is what Recheck says of a user.
+type verdict struct {
+	reason policy.Reason // why its requests end; "": they don't
+	prove  bool          // its credential must be looked at again
+}
+
+func (s *sweep) conn(c *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for x := c.allowed; x != nil; x = x.next {
 		if x.ended != "" {
 			continue
 		}
-		if reason := g.again(&x.question, users); reason != "" {
+		q := x.question
+		if x.proven != nil {
+			q.id.User = x.proven
+		}
+		switch reason, prove := s.gate.again(&q, s.users); {
+		case reason != "":
 			x.end(reason)
+		case prove:
+			s.unproven[q.id.User] = append(s.unproven[q.id.User], x)
 		}
 	}
 	if c.allowed != nil || c.last.req.Path == "" || c.active.Load() > 0 {
 		return
 	}
-	if reason := g.again(&c.last, users); reason != "" {
+	// Nothing is left of its credential; the next request brings another.
+	if reason, _ := s.gate.again(&c.last, s.users); reason != "" {
 		c.last = question{}
-		g.requestEnded(c, "", reason)
+		s.gate.requestEnded(c, "", reason)
 		go c.shut()
 	}
 }
 
-// again decides what was allowed once more. It is why it is refused by now,
-// or "". users remembers verdicts; nil: nothing is remembered.
-func (g *gate) again(q *question, users map[*policy.User]policy.Reason) policy.Reason {
+// proveAll looks at the credentials of users whose secret has changed, one
+// after the other so that those who log in have their turn, and ends the
+// requests of those that prove nobody any more. The credential is that of the
+// request itself; none is kept.
+func (s *sweep) proveAll() {
+	for _, requests := range s.unproven {
+		user, reason := requests[0].prove()
+		for _, x := range requests {
+			x.judged(user, reason)
+		}
+	}
+}
+
+// prove asks who the request's credential proves now.
+func (x *exchange) prove() (*policy.User, policy.Reason) {
+	login, err := x.by.Authenticate(context.Background(), &x.req)
+	var refusal *policy.Refusal
+	switch {
+	case err == nil && login != nil && login.User.Name == x.id.User.Name:
+		return login.User, ""
+	case errors.As(err, &refusal):
+		return nil, refusal.Reason
+	}
+	return nil, policy.BadCredentials
+}
+
+// judged is what became of prove, for a request that may have ended meanwhile.
+func (x *exchange) judged(user *policy.User, reason policy.Reason) {
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	switch {
+	case !x.entered || x.ended != "":
+	case reason != "":
+		x.end(reason)
+	default:
+		x.proven = user
+	}
+}
+
+// again decides what was allowed once more. It is why it is refused by now, or
+// "", unless the credential proves nobody any more. users remembers verdicts;
+// nil: nothing is remembered.
+func (g *gate) again(q *question, users map[*policy.User]verdict) (reason policy.Reason, prove bool) {
+	var v verdict
 	if q.by != nil {
-		reason, known := users[q.id.User]
-		if !known {
-			reason = recheckReason(q.by.Recheck(context.Background(), q.id.User))
+		known := false
+		if v, known = users[q.id.User]; !known {
+			v = verdictOf(q.by.Recheck(context.Background(), q.id.User))
 			if users != nil {
-				users[q.id.User] = reason
+				users[q.id.User] = v
 			}
 		}
-		if reason != "" {
-			return reason
+		if v.reason != "" {
+			return v.reason, false
 		}
 	}
 	if d := g.Decider.Decide(context.Background(), &q.req, q.id); !d.Allow {
-		return d.Reason
+		return d.Reason, false
 	}
-	return ""
+	return "", v.prove
 }
 
-// recheckReason is why an error of Recheck ends a request. A dependency that
+// verdictOf is what an error of Recheck means for a request. A dependency that
 // does not answer says nothing against the user.
-func recheckReason(err error) policy.Reason {
+func verdictOf(err error) verdict {
 	var refusal *policy.Refusal
 	switch {
-	case err == nil:
-		return ""
-	case !errors.As(err, &refusal), refusal.Reason == policy.DependencyDown:
-		return ""
+	case errors.Is(err, policy.ErrProveAgain):
+		return verdict{prove: true}
+	case !errors.As(err, &refusal) || refusal.Reason == policy.DependencyDown:
+		return verdict{}
 	}
-	return refusal.Reason
+	return verdict{reason: refusal.Reason}
 }
 
 // end ends a request alone: after lastWords, or when it ends by itself before.

@@ -34,6 +34,7 @@ type exchange struct {
 	entered        bool
 	previous, next *exchange
 	ended          policy.Reason // why it was ended from outside; "": it was not
+	proven         *policy.User  // whom its credential proved since; nil: id.User
 }
 
 // question is what is decided about a request, and what is decided again when
@@ -70,7 +71,11 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	x.enter()
 	if g.sweeps.Load() != sweep {
-		if reason := g.again(&x.question, nil); reason != "" {
+		reason, prove := g.again(&x.question, nil)
+		if prove {
+			_, reason = x.prove()
+		}
+		if reason != "" {
 			x.refuse(&denial{status: http.StatusForbidden, reason: reason})
 			return
 		}

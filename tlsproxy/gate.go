@@ -45,6 +45,7 @@ type Authenticator interface {
 	// Challenge returns WWW-Authenticate values.
 	Challenge(*policy.Request, error) []string
 	// Recheck says whether this user, once proven, is still good.
+	// [policy.ErrProveAgain]: that depends on the credential.
 	Recheck(context.Context, *policy.User) error
 	// Changed is closed when Recheck may say something else; nil: never.
 	Changed() <-chan struct{}

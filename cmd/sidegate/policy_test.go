@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -100,14 +101,24 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		reason string
 		change func(g *guarded)
+		idle   bool // whether a connection that waits ends too
 	}{
 		"rule removed": {"rule_denied", func(g *guarded) {
 			g.policy.Update(t, map[string][]byte{"policy.yaml": []byte(allowing("bob"))})
-		}},
+		}, true},
 		"user removed": {"bad_credentials", func(g *guarded) {
 			_, bob, _ := strings.Cut(string(g.passwords), "\n") // a new hash would be a new password
 			g.users.Update(t, map[string][]byte{"htpasswd": []byte(bob)})
-		}},
+		}, true},
+		"password changed": {"bad_credentials", func(g *guarded) { // what waits must prove anew by itself
+			_, bob, _ := strings.Cut(string(g.passwords), "\n")
+			var hash bytes.Buffer
+			file := filepath.Join(t.TempDir(), "htpasswd")
+			run(t.Context(), []string{"passwd", file, "alice"}, nil, strings.NewReader("another secret\n"), &hash, &hash)
+			alice, err := os.ReadFile(file)
+			try(t, err)
+			g.users.Update(t, map[string][]byte{"htpasswd": append(alice, bob...)})
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := startGuarded(t, allowing("alice", "bob"), "alice", "bob")
@@ -122,10 +133,14 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 			renamed := time.Now()
 			took := map[string]time.Duration{}
 			ended := func(what string) { took[what] = time.Since(renamed) }
-			if _, err := refusedIdle.ReadByte(); err == nil {
-				t.Error("the idle connection goes on")
+			want := 4
+			if c.idle {
+				want++
+				if _, err := refusedIdle.ReadByte(); err == nil {
+					t.Error("the idle connection goes on")
+				}
+				ended("idle HTTP/1.1")
 			}
-			ended("idle HTTP/1.1")
 			if _, _, err := refused.socket.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
 				t.Errorf("the WebSocket ended with %v", err)
 			}
@@ -149,11 +164,11 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 				}
 			}
 			g.log.Wait(t, `"msg":"request ended"`, time.Second)
-			if n := g.log.Count(`"msg":"request ended"`); n != 5 {
-				t.Errorf("%d requests ended, want 5", n)
+			if n := g.log.Count(`"msg":"request ended"`); n != want {
+				t.Errorf("%d requests ended, want %d", n, want)
 			}
-			if want := `sidegate_requests_ended_total{gate="main",reason="` + c.reason + `"} 5`; !strings.Contains(g.metrics(), want) {
-				t.Errorf("no %s", want)
+			if line := fmt.Sprintf(`sidegate_requests_ended_total{gate="main",reason="%s"} %d`, c.reason, want); !strings.Contains(g.metrics(), line) {
+				t.Errorf("no %s", line)
 			}
 			kept.talk()
 			g.askIdle(keptConn, keptIdle, "bob")
@@ -161,6 +176,31 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 				t.Errorf("his answer by the shared connection: %q, %v", body, err)
 			}
 		})
+	}
+}
+
+// A file in which the same passwords are hashed anew, as templates of Secrets
+// do each time, ends nothing; and the second time it is no different.
+func TestSamePasswordsHashedAnew(t *testing.T) {
+	g := startGuarded(t, allowing("alice", "bob"), "alice", "bob")
+	held := g.holdAs(g.ca, nil, basic("alice"), time.Hour)
+	conn, in := g.idle("bob")
+	shared := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(g.ca), ForceAttemptHTTP2: true}}
+	slow := g.get(shared, "/slow?8s", basic("bob"))
+	for i := range 2 {
+		g.users.Update(t, map[string][]byte{"htpasswd": htpasswd(t, "alice", "bob")})
+		for g.log.Count(`"msg":"users in service"`) < i+2 {
+			time.Sleep(time.Millisecond)
+		}
+		held.talk()
+		g.askIdle(conn, in, "bob")
+	}
+	if body, err := io.ReadAll(slow.Body); err != nil || string(body) != "done" { // long after all was looked at again
+		t.Errorf("the slow answer: %q, %v", body, err)
+	}
+	held.talk()
+	if n := g.log.Count(`"msg":"request ended"`); n != 0 {
+		t.Errorf("%d requests ended", n)
 	}
 }
 

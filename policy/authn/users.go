@@ -379,15 +379,19 @@ func (u *Users) stamp(name, stored string) string {
 // Changed is closed when another file is in service.
 func (u *Users) Changed() <-chan struct{} { return u.notice.Changed() }
 
-// Recheck returns an error when the user is gone or has another password by now.
+// Recheck returns a [policy.Refusal] when the user is gone by now, and
+// [policy.ErrProveAgain] when there is another hash.
 func (u *Users) Recheck(_ context.Context, user *policy.User) error {
 	g := u.current.Load()
 	if g == nil {
 		return &policy.Refusal{Reason: policy.DependencyDown, Err: errNoUsers}
 	}
 	h, ok := g.users[user.Name]
-	if !ok || subtle.ConstantTimeCompare([]byte(u.stamp(user.Name, h.stored)), []byte(user.Stamp)) != 1 {
+	switch {
+	case !ok:
 		return &policy.Refusal{Reason: policy.BadCredentials}
+	case subtle.ConstantTimeCompare([]byte(u.stamp(user.Name, h.stored)), []byte(user.Stamp)) != 1:
+		return policy.ErrProveAgain
 	}
 	return nil
 }
