@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
@@ -18,7 +19,9 @@ import (
 // Input is what a source has read: the content of each file, by the name that
 // errors shall call it.
 type Input struct {
-	Pairs []PairInput // the first is the default
+	// Pairs are what is presented; the first is the default. None: nothing is,
+	// and there must be CAs.
+	Pairs []PairInput
 	// Bundle are the CAs of clients, PEM. nil: client certificates are not
 	// asked for.
 	Bundle []File
@@ -26,6 +29,9 @@ type Input struct {
 	// by trust domain.
 	Domains map[string]File
 	CRLs    []File
+	// OwnDomain is the SPIFFE trust domain of the workload. "": that of the
+	// first pair, or the only one of Domains.
+	OwnDomain string
 	// Notes are said once in the log, such as which file is not used.
 	Notes []string
 }
@@ -47,6 +53,7 @@ type Material struct {
 	ID    string   // short hash of the content
 	Notes []string // of the [Input]
 
+	renew   time.Time // when the source should be asked for the next one; zero: when it signals
 	pairs   []*Pair
 	exact   map[string][]*Pair // by lower-case name; "*.x" for wildcards
 	trust   *trust             // nil: no client certificates
@@ -67,7 +74,7 @@ type Pair struct {
 func NewMaterial(in Input) (*Material, error) {
 	m := &Material{Notes: in.Notes, exact: map[string][]*Pair{}, pairsID: in.pairsID(), trustID: in.trustID()}
 	m.ID = m.id()
-	if len(in.Pairs) == 0 {
+	if len(in.Pairs) == 0 && in.Bundle == nil && in.Domains == nil {
 		return nil, errors.New("no certificate and key")
 	}
 	for _, p := range in.Pairs {
@@ -87,8 +94,16 @@ func NewMaterial(in Input) (*Material, error) {
 	if m.trust, err = newTrust(in); err != nil {
 		return nil, err
 	}
-	m.trust.own = m.trust.ownDomain(m.pairs[0].Cert.Leaf)
+	m.trust.own = cmp.Or(in.OwnDomain, m.trust.ownDomain(m.leaf()))
 	return m, nil
+}
+
+// leaf is the default certificate, nil if nothing is presented.
+func (m *Material) leaf() *x509.Certificate {
+	if len(m.pairs) == 0 {
+		return nil
+	}
+	return m.pairs[0].Cert.Leaf
 }
 
 // id is the short form in which logs and metrics name the content.
@@ -110,7 +125,7 @@ func (in *Input) trustID() [sha256.Size]byte {
 	for _, d := range slices.Sorted(maps.Keys(in.Domains)) {
 		list = append(list, in.Domains[d])
 	}
-	return hashFiles(list)
+	return hashFiles(append(list, File{Name: in.OwnDomain}))
 }
 
 // hashFiles hashes files with their names, in the order in which they count.

@@ -34,6 +34,15 @@ type Store struct {
 	Log  *slog.Logger
 	// AllowNameLoss lets a replacement drop a name that is now served.
 	AllowNameLoss bool
+	// RefuseExpired refuses handshakes once the certificate has ended, as is
+	// right where nobody but the source could renew it. false: it is presented
+	// all the same, and clients refuse it.
+	RefuseExpired bool
+	// MayStartEmpty lets Load succeed with [ErrPending]: the source can have
+	// nothing before the gates are open.
+	MayStartEmpty bool
+	// Retry are the pauses after failed loads; zero: those of files.
+	Retry reload.Retry
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 
@@ -63,14 +72,21 @@ func (s *Store) init() {
 			s.Now = time.Now
 		}
 		s.changed = make(chan struct{})
-		s.loop = &reload.Loop{What: s.Name, Load: s.load, Log: s.Log, Now: s.Now}
+		s.loop = &reload.Loop{What: s.Name, Load: s.load, Log: s.Log, Now: s.Now, Retry: s.Retry}
 	})
 }
+
+// ErrPending says that there is nothing yet and why that is no failure.
+var ErrPending = errors.New("the first certificate is not there yet")
 
 // Load loads for the first time. Its error is a reason not to start.
 func (s *Store) Load(ctx context.Context) error {
 	s.init()
-	return s.loop.First(ctx)
+	err := s.loop.First(ctx)
+	if s.MayStartEmpty && errors.Is(err, ErrPending) {
+		return nil
+	}
+	return err
 }
 
 // Run loads again whenever changed says so, until ctx ends.
@@ -104,7 +120,7 @@ func (s *Store) load(ctx context.Context) (reload.Result, error) {
 	}
 	s.setStaged(starts)
 	s.tell(append(remarks, next.remarks(now)...))
-	return reload.Result{Generation: next.ID, Again: earliest(starts, next.nextDate(now))}, nil
+	return reload.Result{Generation: next.ID, Again: earliest(m.renew, earliest(starts, next.nextDate(now)))}, nil
 }
 
 // earliest is the earlier of two times, of which zero is none.
@@ -197,26 +213,50 @@ func (s *Store) tell(remarks []remark) {
 	s.told = told
 }
 
-// errNotLoaded cannot be met by callers that start with Load.
-var errNotLoaded = errors.New("no certificate is loaded")
+// OwnError is why the gate itself has nothing to present. Reason is for
+// metrics and the closed list of the log.
+type OwnError struct {
+	reason string
+	err    error
+}
+
+// Reason is one word of a closed list.
+func (e *OwnError) Reason() string { return e.reason }
+
+func (e *OwnError) Error() string { return e.err.Error() }
+
+// errNotLoaded cannot be met by callers that start with a Load that loads.
+var errNotLoaded = &OwnError{"certificate_missing", errors.New("there is no certificate to present yet")}
+
+// presented is the material whose pairs may be presented.
+func (s *Store) presented() (*Material, error) {
+	m := s.current.Load()
+	if m == nil || len(m.pairs) == 0 {
+		return nil, errNotLoaded
+	}
+	if s.RefuseExpired && s.Now().After(m.leaf().NotAfter) {
+		return nil, &OwnError{"certificate_expired", fmt.Errorf("our own certificate %s ended %s", m.pairs[0].Name, utc(m.leaf().NotAfter))}
+	}
+	return m, nil
+}
 
 // GetCertificate returns what to present, for tls.Config.
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	g := s.current.Load()
-	if g == nil {
-		return nil, errNotLoaded
+	m, err := s.presented()
+	if err != nil {
+		return nil, err
 	}
-	return g.certificate(hello), nil
+	return m.certificate(hello), nil
 }
 
 // GetClientCertificate returns what to present to a server that asks for a
 // certificate, for tls.Config.
 func (s *Store) GetClientCertificate(ask *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	g := s.current.Load()
-	if g == nil {
-		return nil, errNotLoaded
+	m, err := s.presented()
+	if err != nil {
+		return nil, err
 	}
-	return g.forPeer(ask), nil
+	return m.forPeer(ask), nil
 }
 
 // VerifyPeer returns the verified chain of a peer, leaf first, or a
@@ -317,14 +357,22 @@ func describe(use, name string, c *x509.Certificate) Certificate {
 func (s *Store) Ready() error {
 	g := s.current.Load()
 	if g == nil {
-		return errNotLoaded
+		return s.unloaded()
 	}
 	now := s.Now()
-	if p := g.pairs[0]; now.After(p.Cert.Leaf.NotAfter) {
-		return fmt.Errorf("certificate %s ended %s", p.Name, utc(p.Cert.Leaf.NotAfter))
+	if leaf := g.leaf(); leaf != nil && now.After(leaf.NotAfter) {
+		return fmt.Errorf("certificate %s ended %s", g.pairs[0].Name, utc(leaf.NotAfter))
 	}
 	if g.trust != nil && g.trust.allExpired(now) {
 		return errors.New("every CA for client certificates has expired")
 	}
 	return nil
+}
+
+// unloaded says that there is nothing, and why, as far as that is known.
+func (s *Store) unloaded() error {
+	if why := s.loop.Status().Err; why != "" {
+		return fmt.Errorf("%s: %s", s.Source, why)
+	}
+	return errNotLoaded
 }

@@ -286,8 +286,11 @@ func (t *trust) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
 }
 
 // ownDomain is the trust domain of the workload itself: that of its own
-// certificate, or the only one that there is a bundle of.
+// certificate, where it has one, or the only one that there is a bundle of.
 func (t *trust) ownDomain(own *x509.Certificate) string {
+	if own == nil {
+		own = &x509.Certificate{}
+	}
 	if id, ok := spiffeIDOf(own); ok {
 		return id.TrustDomain().Name()
 	}

@@ -114,8 +114,13 @@ type Gate struct {
 	// no list: all of its ciphers are good.
 	Ciphers      []uint16
 	Certificates Certificates
-	ClientCert   ClientCert
-	Trust        Trust // required unless ClientCert is ClientCertNone
+	// Challenge is the certificate that proves a name of ours to an ACME server,
+	// for a handshake that offers acme-tls/1 alone (RFC 8737); it errs when no
+	// proof is under way. Such a connection is closed after the handshake: nothing
+	// is asked of its client and nothing forwarded. nil: there is no such server.
+	Challenge  func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	ClientCert ClientCert
+	Trust      Trust // required unless ClientCert is ClientCertNone
 
 	// CertUser is which name of a client certificate counts as a user, if the
 	// request has no credential. Zero: none does.

@@ -28,6 +28,8 @@ type Proxy struct {
 	DrainTimeout time.Duration
 
 	listening  atomic.Bool
+	openOnce   sync.Once
+	opened     chan struct{}
 	gates      atomic.Pointer[[]*gate]
 	drainOnce  sync.Once
 	drainState *drain
@@ -35,6 +37,13 @@ type Proxy struct {
 
 // Listening reports whether every listener is bound and serving.
 func (p *Proxy) Listening() bool { return p.listening.Load() }
+
+// Opened returns a channel that is closed when every listener is bound and
+// serving.
+func (p *Proxy) Opened() <-chan struct{} {
+	p.openOnce.Do(func() { p.opened = make(chan struct{}) })
+	return p.opened
+}
 
 // Run binds every listener, serves until ctx ends or [Proxy.Drain] is called,
 // drains, and returns nil. What had to be cut is logged.
@@ -67,6 +76,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 		g.Go(func() error { return gate.run(serving, p.drainTimeout()) })
 	}
 	p.listening.Store(true)
+	p.Opened()
+	close(p.opened)
 	defer p.listening.Store(false)
 	return g.Wait()
 }

@@ -26,7 +26,8 @@ import (
 // first Load.
 type Source struct {
 	// TLS are folders with NAME.crt and NAME.key pairs. The pair tls of the
-	// first folder, else its first pair, is the default.
+	// first folder, else its first pair, is the default. None: what is
+	// presented comes from elsewhere, and ClientCA is set.
 	TLS []string
 	// WantTrust says that client certificates are asked for. false: a CA that
 	// happens to lie in a folder means nothing.
@@ -34,6 +35,9 @@ type Source struct {
 	// ClientCA is the file or folder with the CAs of clients. "": the ca.crt
 	// of the first TLS folder.
 	ClientCA string
+	// OwnDomain is the SPIFFE trust domain of the workload, where its
+	// certificate comes from elsewhere. "": as certs.Input tells.
+	OwnDomain string
 }
 
 // Names by which a folder holds CAs. The first is cert-manager's and the
@@ -43,7 +47,12 @@ var caNames = []string{"ca.crt", "ca-bundle.crt", "service-ca.crt", "trust-bundl
 const crlName = "crl.pem"
 
 // String names the folders.
-func (s *Source) String() string { return strings.Join(s.TLS, ",") }
+func (s *Source) String() string {
+	if len(s.TLS) == 0 {
+		return s.ClientCA
+	}
+	return strings.Join(s.TLS, ",")
+}
 
 // Paths returns every path that is read, for a watch.
 func (s *Source) Paths() []string {
@@ -56,7 +65,7 @@ func (s *Source) Paths() []string {
 
 // Load implements [certs.Source].
 func (s *Source) Load(context.Context) (*certs.Material, error) {
-	var in certs.Input
+	in := certs.Input{OwnDomain: s.OwnDomain}
 	for i, dir := range s.TLS {
 		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 			return nil, fmt.Errorf("%s is a file; name the folder that holds tls.crt and tls.key", dir)

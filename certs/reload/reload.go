@@ -10,6 +10,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -34,6 +35,8 @@ type Loop struct {
 	// such as the time. Load is not called twice at a time.
 	Load func(context.Context) (Result, error)
 	Log  *slog.Logger
+	// Retry are the pauses after failures; zero: those of files.
+	Retry Retry
 	// Now is the clock of Result.Again and of the status; nil means time.Now.
 	Now func() time.Time
 
@@ -42,6 +45,12 @@ type Loop struct {
 	mu     sync.Mutex
 	status Status
 }
+
+// Retry is how long to wait after a failed load: First, and each time twice as
+// long up to Last. Where it is set a failure that reads differently from the
+// one before is no reason to begin anew: what fails is not a file that somebody
+// is about to write, and may charge for each attempt.
+type Retry struct{ First, Last time.Duration }
 
 // Status is the state of a loop.
 type Status struct {
@@ -56,9 +65,11 @@ type Status struct {
 // Pauses of a loop.
 const (
 	minInterval = 100 * time.Millisecond // between two loads, however many changes are reported
-	firstRetry  = 100 * time.Millisecond // a torn pair is whole again soon
-	lastRetry   = 30 * time.Second
+	maxSaid     = 100                    // failures that are remembered as said
 )
+
+// ofFiles are the pauses for files: a torn pair is whole again soon.
+var ofFiles = Retry{First: 100 * time.Millisecond, Last: 30 * time.Second}
 
 // Status returns the state of the loop. It may be called at any time.
 func (l *Loop) Status() Status {
@@ -85,7 +96,8 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	l.said = map[string]bool{}
-	retry := firstRetry
+	pauses := cmp.Or(l.Retry, ofFiles)
+	retry := pauses.First
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,13 +111,13 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 		}
 		before := l.Status()
 		again, err := l.once(ctx, before)
-		if err == nil || err.Error() != before.Err {
-			retry = firstRetry // other content: what it lacks may land soon
+		if err == nil || pauses == ofFiles && err.Error() != before.Err {
+			retry = pauses.First // other content: what it lacks may land soon
 		}
 		switch {
 		case err != nil:
 			wake.Reset(retry)
-			retry = min(2*retry, lastRetry)
+			retry = min(2*retry, pauses.Last)
 		case !again.IsZero():
 			wake.Reset(again.Sub(l.now()))
 		default:
@@ -137,17 +149,31 @@ func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err er
 	}
 	l.note(r, err)
 	if err != nil {
-		if !l.said[err.Error()] { // torn files may alternate between two
-			l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", before.Generation)
-		}
-		l.said[err.Error()] = true
+		l.say(err, before.Generation)
 		return time.Time{}, err
 	}
-	if !before.OK {
+	if !before.OK && before.Generation != "" {
 		l.Log.Info("reload works again", "source", l.What, "generation", r.Generation)
 	}
 	clear(l.said)
 	return r.Again, nil
+}
+
+// say logs a failure that was not said since the last success: torn files may
+// alternate between two.
+func (l *Loop) say(err error, generation string) {
+	if l.said[err.Error()] {
+		return
+	}
+	if len(l.said) >= maxSaid {
+		clear(l.said)
+	}
+	l.said[err.Error()] = true
+	if generation == "" {
+		l.Log.Error("load failed, nothing is in service", "source", l.What, "err", err)
+		return
+	}
+	l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", generation)
 }
 
 func (l *Loop) note(r Result, err error) {

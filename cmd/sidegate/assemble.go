@@ -11,9 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"sidegate/certs"
+	"sidegate/certs/acme"
 	"sidegate/certs/files"
 	"sidegate/certs/reload"
+	"sidegate/certs/spiffe"
 	"sidegate/policy"
 	"sidegate/policy/authn"
 	"sidegate/tlsproxy"
@@ -26,7 +27,9 @@ type assembly struct {
 	config *Config
 	log    *slog.Logger
 	gates  []*tlsproxy.Gate
-	stores []*certs.Store
+	stores []*store
+	spiffe *spiffe.Source // nil: nothing comes from the Workload API
+	acme   *acme.Issuer   // nil: nothing comes from an ACME server
 	users  *authn.Users   // nil: none configured
 	fixed  *policy.Policy // of the variables; nil: there is a policy file
 	policy *policy.Store  // of the policy file; nil: there is none
@@ -223,51 +226,6 @@ func (a *assembly) whatToMount(err error) error {
 		}
 	}
 	return fmt.Errorf("%w: %s", err, hint)
-}
-
-// loadCertificates makes one store for each distinct set of files: gates that
-// share a set share its generation.
-func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) error {
-	stores := map[string]*certs.Store{}
-	var errs []error
-	for _, s := range specs {
-		gate := s.gate(policy.CertUser(a.config.CertUser))
-		gate.Ciphers = a.config.TLSCiphers
-		gate.MinVersion, gate.OnlyHTTP1 = uint16(a.config.TLSMin), !bool(a.config.HTTP2)
-		a.gates = append(a.gates, gate)
-		if gate.Plaintext {
-			continue
-		}
-		source := &files.Source{
-			TLS:       s.tls,
-			WantTrust: gate.ClientCert != tlsproxy.ClientCertNone,
-			ClientCA:  s.clientCA,
-		}
-		key := fmt.Sprintf("%q %t %q", s.tls, source.WantTrust, s.clientCA)
-		store := stores[key]
-		if store == nil {
-			store = &certs.Store{Source: source, Log: a.log, AllowNameLoss: bool(a.config.TLSNameLoss)}
-			if len(stores) > 0 {
-				store.Name = "certificates-" + s.name
-			}
-			stores[key] = store
-			a.stores = append(a.stores, store)
-			a.paths = append(a.paths, source.Paths()...)
-			if err := store.Load(ctx); err != nil {
-				errs = append(errs, prefixEach(certVariable(s, err), err)...)
-			}
-		}
-		gate.Certificates, gate.Trust = store, store
-	}
-	return errors.Join(errs...)
-}
-
-// certVariable is the variable that leads to the file an error speaks of.
-func certVariable(s *gateSpec, err error) string {
-	if s.clientCA != "" && strings.Contains(err.Error(), s.clientCA) {
-		return prefix + "CLIENT_CA"
-	}
-	return prefix + "TLS"
 }
 
 // loaded is the state of everything that is reloaded, for metrics.

@@ -33,8 +33,11 @@ type Config struct {
 	Ingress map[string]string
 	// Probes are the application's probes by name, from SIDEGATE_PROBE_<NAME>.
 	Probes map[string]*admin.Relay
+	// SPIFFESocket is SPIFFE_ENDPOINT_SOCKET, as every SPIFFE workload has it.
+	SPIFFESocket string
 
 	Admin            string          `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
+	Certs            certSource      `env:"CERTS" envDefault:"files" doc:"where the certificates of gates come from: files, spiffe, cfssl or acme"`
 	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
 	TLSNameLoss      Switch          `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
 	TLSMin           tlsVersion      `env:"TLS_MIN" envDefault:"1.2" doc:"oldest version of TLS to speak: 1.2 or 1.3"`
@@ -42,8 +45,22 @@ type Config struct {
 	HSTS             strictTransport `env:"HSTS" doc:"Strict-Transport-Security of every answer over TLS, such as max-age=31536000; includeSubDomains. Unset: what the application says"`
 	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
-	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to; unset: ca.crt of the first TLS folder. crl.pem beside it is honoured"`
+	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to, crl.pem beside it is honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
 	CertUser         certUser        `env:"CERT_USER" envDefault:"none" doc:"name of a client certificate that is also a user's, user:cert/NAME, where no password comes: none, cn, email, dns or spiffe"`
+	CertHosts        List            `env:"CERT_HOSTS" doc:"names to have in the certificates of cfssl (DNS names, IP addresses, URIs) and acme (DNS names)"`
+	CertCache        string          `env:"CERT_CACHE" doc:"folder in which cfssl and acme keep what was issued for the next start, 0600; none: memory alone. acme wants one or the other said"`
+	StartTimeout     Duration        `env:"START_TIMEOUT" envDefault:"30s" doc:"how long spiffe and cfssl may take until there is a first certificate"`
+	SPIFFESVID       string          `env:"SPIFFE_SVID" doc:"hint or SPIFFE ID of the SVID to present, where the Workload API has several; unset: the first"`
+	CFSSLURL         List            `env:"CFSSL_URL" doc:"CFSSL servers, such as https://ca.example:8888, asked in this order"`
+	CFSSLCA          string          `env:"CFSSL_CA" envDefault:"/etc/sidegate/cfssl/ca.crt" doc:"CAs that the CFSSL servers' own certificates, and those that they issue, must chain to"`
+	CFSSLAuthKey     string          `env:"CFSSL_AUTH_KEY" envDefault:"/etc/sidegate/cfssl/auth-key" doc:"file with the key of the CFSSL profile, hexadecimal"`
+	CFSSLProfile     string          `env:"CFSSL_PROFILE" doc:"signing profile of the CFSSL server; unset: its default"`
+	CFSSLLabel       string          `env:"CFSSL_LABEL" doc:"signer of a CFSSL server that has several; unset: its default"`
+	CFSSLInsecure    Switch          `env:"CFSSL_INSECURE" envDefault:"false" doc:"true lets http:// servers in: whoever sees a request can have it signed again"`
+	ACMEURL          string          `env:"ACME_URL" envDefault:"https://acme-v02.api.letsencrypt.org/directory" doc:"directory of the ACME server; whoever chooses acme accepts its terms of service"`
+	ACMEEmail        string          `env:"ACME_EMAIL" doc:"contact of the ACME account"`
+	ACMECA           string          `env:"ACME_CA" doc:"CAs that the ACME server's own certificate must chain to; unset: those of the system"`
+	ACMEEAB          string          `env:"ACME_EAB" doc:"folder with kid and hmac, the external account binding that some ACME servers want"`
 	Users            string          `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
 	PlainPasswords   Switch          `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
 	Realm            string          `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
@@ -73,6 +90,9 @@ type Config struct {
 // defaultIngress is the one gate of a pod that names none.
 const defaultIngress = ":8443=http://127.0.0.1:8080"
 
+// spiffeSocket is where the Workload API listens (SPIFFE Workload Endpoint, 4).
+const spiffeSocket = "SPIFFE_ENDPOINT_SOCKET"
+
 // mainGate is the name of the gate that SIDEGATE_INGRESS configures.
 const mainGate = "main"
 
@@ -85,6 +105,11 @@ var serviceLink = regexp.MustCompile(`^SIDEGATE_(.+_)?(SERVICE_HOST|SERVICE_PORT
 func parseConfig(environ []string) (*Config, error) {
 	c := &Config{Ingress: map[string]string{}, Probes: map[string]*admin.Relay{}}
 	vars, errs := ours(environ)
+	for _, kv := range environ {
+		if socket, ok := strings.CutPrefix(kv, spiffeSocket+"="); ok {
+			c.SPIFFESocket = socket
+		}
+	}
 	for name, value := range vars {
 		if gate, ok := gateOf(name); ok {
 			c.Ingress[gate] = value
@@ -367,6 +392,21 @@ func (m *clientCertMode) UnmarshalText(text []byte) (err error) {
 }
 
 func (m clientCertMode) String() string { return clientCertWords[m] }
+
+// certSource is where the certificate of a gate comes from.
+type certSource string
+
+const (
+	fromFiles  certSource = "files"
+	fromSPIFFE certSource = "spiffe"
+	fromCFSSL  certSource = "cfssl"
+	fromACME   certSource = "acme"
+)
+
+func (s *certSource) UnmarshalText(text []byte) (err error) {
+	*s, err = oneOf(text, []string{"files", "spiffe", "cfssl", "acme"}, []certSource{fromFiles, fromSPIFFE, fromCFSSL, fromACME})
+	return err
+}
 
 type certUser policy.CertUser
 

@@ -25,6 +25,7 @@ type gateSpec struct {
 	upstream tlsproxy.Upstream
 
 	plaintext         bool
+	certs             certSource
 	tls               List
 	clientCert        clientCertMode
 	clientCA          string
@@ -69,20 +70,26 @@ func gateSpecs(c *Config) ([]*gateSpec, error) {
 
 // prefixEach names the variable in each of several joined problems.
 func prefixEach(variable string, err error) []error {
-	all := []error{err}
-	var joined interface{ Unwrap() []error }
-	if errors.As(err, &joined) {
-		all = joined.Unwrap()
-	}
-	for i := range all {
-		all[i] = fmt.Errorf("%s: %w", variable, all[i])
+	var all []error
+	for _, e := range split(err) {
+		all = append(all, fmt.Errorf("%s: %w", variable, e))
 	}
 	return all
+}
+
+// split is the problems of a joined error, or the one that it is.
+func split(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	return []error{err}
 }
 
 func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	s := &gateSpec{
 		name:           name,
+		certs:          c.Certs,
 		tls:            c.TLS,
 		clientCert:     c.ClientCert,
 		clientCA:       c.ClientCA,
@@ -113,6 +120,12 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	}
 	if s.plaintext && s.clientCert != clientCertMode(tlsproxy.ClientCertNone) {
 		errs = append(errs, errors.New("tls=off can't ask for client certificates: add client_cert=none"))
+	}
+	switch {
+	case s.plaintext && s.certs != c.Certs:
+		errs = append(errs, errors.New("option certs: this gate has tls=off and presents no certificate"))
+	case s.certs != fromFiles && !slices.Equal(s.tls, c.TLS):
+		errs = append(errs, fmt.Errorf("option tls: folders are read with certs=files, and this gate has %s", s.certs))
 	}
 	if s.plaintext && s.hsts != c.HSTS {
 		errs = append(errs, errors.New("option hsts: browsers heed it over TLS alone (RFC 6797 7.2), and this gate has tls=off"))
@@ -213,6 +226,7 @@ func parseRedirect(s, port string) (tlsproxy.Upstream, error) {
 // gateOptions are the options of a gate and what each does to its spec. Most
 // override the variable of the same name for this gate.
 var gateOptions = map[string]func(s *gateSpec, value string) error{
+	"certs":              func(s *gateSpec, v string) error { return s.certs.UnmarshalText([]byte(v)) },
 	"tls":                (*gateSpec).setTLS,
 	"client_cert":        func(s *gateSpec, v string) error { return s.clientCert.UnmarshalText([]byte(v)) },
 	"client_ca":          func(s *gateSpec, v string) error { s.clientCA = v; return nil },

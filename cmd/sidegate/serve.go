@@ -48,6 +48,9 @@ func serve(ctx context.Context, c *Config, p *program) error {
 		Gates: a.gates, Log: log, Metrics: metrics, Limits: c.limits(), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
 	metrics.WatchRoots(proxy.Status)
+	if a.acme != nil {
+		a.acme.Open = proxy.Opened()
+	}
 	server := &admin.Server{
 		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,
 		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain, Probes: c.Probes,
@@ -78,8 +81,15 @@ func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, 
 		defer drained()
 		return proxy.Run(gates)
 	})
+	if a.spiffe != nil {
+		g.Go(func() error { return a.spiffe.Run(rest) })
+	}
 	for _, s := range a.stores {
-		changed := watcher.Subscribe()
+		subscribe := watcher.Subscribe
+		if s.signals != nil {
+			subscribe = s.signals
+		}
+		changed := subscribe()
 		g.Go(func() error { return s.Run(rest, changed) })
 	}
 	for _, l := range a.reload {

@@ -1,0 +1,88 @@
+package files
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Cache keeps what was issued from one start to the next, in a folder that is
+// mounted for that. Each name is one file, so that a key and its certificate
+// are written together or not at all. A nil cache keeps nothing.
+type Cache struct{ Dir string }
+
+// Get returns what was kept under the name, nil if there is nothing.
+func (c *Cache) Get(name string) ([]byte, error) {
+	if c == nil {
+		return nil, nil
+	}
+	data, err := readFile(filepath.Join(c.Dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, explain(filepath.Join(c.Dir, name), err)
+	}
+	return data, nil
+}
+
+// Put keeps data under the name, readable by the owner alone. Whoever is ended
+// in the middle of it leaves what was there before.
+func (c *Cache) Put(name string, data []byte) error {
+	if c == nil {
+		return nil
+	}
+	path := filepath.Join(c.Dir, name)
+	if err := c.replace(path, data); err != nil {
+		return fmt.Errorf("keep %s: %w", path, err)
+	}
+	return nil
+}
+
+func (c *Cache) replace(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(c.Dir, ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err = f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(c.Dir)
+}
+
+// syncFolder makes a rename last through a power cut.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Check reports why nothing could be kept, or nil.
+func (c *Cache) Check() error {
+	if c == nil {
+		return nil
+	}
+	const name = ".check"
+	if err := c.Put(name, nil); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(c.Dir, name))
+}

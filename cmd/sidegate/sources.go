@@ -1,0 +1,329 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"sidegate/certs"
+	"sidegate/certs/acme"
+	"sidegate/certs/cfssl"
+	"sidegate/certs/files"
+	"sidegate/certs/reload"
+	"sidegate/certs/spiffe"
+	"sidegate/policy"
+	"sidegate/tlsproxy"
+)
+
+// store is a [certs.Store] and what it is made of.
+type store struct {
+	*certs.Store
+	key string // gates with the same one share it
+	// signals makes a channel by which the source itself tells of changes; nil:
+	// the watch on files does.
+	signals func() <-chan struct{}
+	check   func() error // what is wrong with its configuration
+	// variables are those with a value that an error of the source may speak
+	// of, otherwise the one that every other error belongs to.
+	variables map[string]string
+	otherwise string
+}
+
+// loadCertificates makes the gates, and one store for each distinct place that
+// their certificates and CAs come from: gates that share a place share its
+// generation.
+func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) error {
+	errs := []error{unusedSources(a.config, specs)}
+	for _, s := range specs {
+		gate := s.gate(policy.CertUser(a.config.CertUser))
+		gate.Ciphers = a.config.TLSCiphers
+		gate.MinVersion, gate.OnlyHTTP1 = uint16(a.config.TLSMin), !bool(a.config.HTTP2)
+		a.gates = append(a.gates, gate)
+		if gate.Plaintext {
+			continue
+		}
+		errs = append(errs, a.certificatesOf(ctx, s, gate), a.trustOf(ctx, s, gate))
+	}
+	return joinFlat(errs)
+}
+
+// certificatesOf gives the gate what it presents, and where that place has CAs
+// for clients too, whom it trusts.
+func (a *assembly) certificatesOf(ctx context.Context, s *gateSpec, gate *tlsproxy.Gate) (err error) {
+	var st *store
+	switch s.certs {
+	case fromSPIFFE:
+		st, err = a.load(ctx, s, a.workloadAPI(false))
+	case fromCFSSL:
+		st, err = a.load(ctx, s, a.cfssl)
+	case fromACME:
+		st, err = a.load(ctx, s, a.acmeServer)
+		if a.acme != nil {
+			gate.Challenge = a.acme.Challenge
+		}
+	default:
+		st, err = a.load(ctx, s, a.files(s.tls, s.clientCAFile(), s.trustsOwnSource()))
+	}
+	if err != nil {
+		return err
+	}
+	gate.Certificates = st
+	if s.trustsOwnSource() {
+		gate.Trust = st
+	}
+	return nil
+}
+
+// trustOf gives the gate whom it trusts, where that comes from another place
+// than its certificate.
+func (a *assembly) trustOf(ctx context.Context, s *gateSpec, gate *tlsproxy.Gate) error {
+	if !s.asksClientCert() || s.trustsOwnSource() {
+		return nil
+	}
+	make := a.files(nil, s.clientCA, true)
+	switch {
+	case s.clientCA == string(fromSPIFFE):
+		make = a.workloadAPI(true)
+	case s.clientCA == "":
+		return fmt.Errorf("%s: acme brings no CA for client certificates: set SIDEGATE_CLIENT_CA", gateVariable(s.name))
+	}
+	st, err := a.load(ctx, s, make)
+	if err != nil {
+		return err
+	}
+	gate.Trust = st
+	return nil
+}
+
+func (s *gateSpec) asksClientCert() bool {
+	return s.clientCert != clientCertMode(tlsproxy.ClientCertNone)
+}
+
+// trustsOwnSource reports whether clients are believed by what comes with the
+// gate's own certificate.
+func (s *gateSpec) trustsOwnSource() bool {
+	if !s.asksClientCert() {
+		return false
+	}
+	switch s.certs {
+	case fromFiles:
+		return s.clientCA != string(fromSPIFFE)
+	case fromSPIFFE:
+		return s.clientCA == "" || s.clientCA == string(fromSPIFFE)
+	case fromCFSSL:
+		return s.clientCA == ""
+	}
+	return false
+}
+
+// clientCAFile is the client CA, if it is a file.
+func (s *gateSpec) clientCAFile() string {
+	if s.clientCA == string(fromSPIFFE) {
+		return ""
+	}
+	return s.clientCA
+}
+
+// load returns the store that make describes, loaded, or the one that is there
+// already.
+func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*store, error) {
+	st := make()
+	if i := slices.IndexFunc(a.stores, func(other *store) bool { return other.key == st.key }); i >= 0 {
+		return a.stores[i], nil
+	}
+	st.Log = a.log
+	if len(a.stores) > 0 {
+		st.Name = "certificates-" + s.name
+		if slices.ContainsFunc(a.stores, func(other *store) bool { return other.Name == st.Name }) {
+			st.Name = "client-ca-" + s.name
+		}
+	}
+	a.stores = append(a.stores, st)
+	err := st.check()
+	if err == nil {
+		err = a.loadFirst(ctx, st)
+	}
+	if err == nil {
+		return st, nil
+	}
+	var errs []error
+	for _, e := range split(err) {
+		errs = append(errs, fmt.Errorf("%s: %w", st.variable(e), e))
+	}
+	return st, errors.Join(errs...)
+}
+
+// loadFirst loads a store for the first time. Servers may be a moment late.
+func (a *assembly) loadFirst(ctx context.Context, st *store) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(a.config.StartTimeout))
+	defer cancel()
+	for {
+		err := st.Load(ctx)
+		var unreachable *net.OpError
+		if !errors.As(err, &unreachable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// variable is the one whose value an error speaks of.
+func (st *store) variable(err error) string {
+	for _, name := range slices.Sorted(maps.Keys(st.variables)) {
+		if value := st.variables[name]; value != "" && strings.Contains(err.Error(), value) {
+			return name
+		}
+	}
+	return st.otherwise
+}
+
+// files is the store of mounted files. trust says that client certificates are
+// asked for, and clientCA or what lies in the first TLS folder has their CAs.
+func (a *assembly) files(tls []string, clientCA string, trust bool) func() *store {
+	return func() *store {
+		source := &files.Source{TLS: tls, WantTrust: trust, ClientCA: clientCA, OwnDomain: a.ownDomain(tls)}
+		a.paths = append(a.paths, source.Paths()...)
+		return &store{
+			Store:     &certs.Store{Source: source, AllowNameLoss: bool(a.config.TLSNameLoss)},
+			key:       fmt.Sprintf("%q %t %q", tls, trust, clientCA),
+			check:     noCheck,
+			variables: map[string]string{prefix + "CLIENT_CA": clientCA},
+			otherwise: prefix + "TLS",
+		}
+	}
+}
+
+func noCheck() error { return nil }
+
+// ownDomain is the trust domain of the certificates that cfssl issues, for
+// files that say no more than whom to trust.
+func (a *assembly) ownDomain(tls []string) string {
+	if len(tls) > 0 {
+		return ""
+	}
+	for _, host := range a.config.CertHosts {
+		if p, err := policy.PeerOf(host); err == nil && !p.ID.IsZero() {
+			return p.ID.TrustDomain().Name()
+		}
+	}
+	return ""
+}
+
+// workloadAPI is the store of the Workload API, to which there is one
+// connection.
+func (a *assembly) workloadAPI(trustOnly bool) func() *store {
+	return func() *store {
+		if a.spiffe == nil {
+			a.spiffe = &spiffe.Source{Socket: a.config.SPIFFESocket, SVID: a.config.SPIFFESVID, Log: a.log}
+		}
+		var source certs.Source = a.spiffe
+		key := "spiffe"
+		if trustOnly {
+			source, key = a.spiffe.TrustOnly(), "spiffe trust"
+		}
+		return &store{
+			// What names an SVID has is the SPIFFE server's to say.
+			Store:     &certs.Store{Source: source, AllowNameLoss: true, RefuseExpired: true},
+			key:       key,
+			signals:   a.spiffe.Subscribe,
+			check:     a.spiffe.Check,
+			variables: map[string]string{prefix + "SPIFFE_SVID": a.config.SPIFFESVID},
+			otherwise: spiffeSocket,
+		}
+	}
+}
+
+func (a *assembly) cfssl() *store {
+	c := a.config
+	issuer := &cfssl.Issuer{
+		Servers: c.CFSSLURL, CA: c.CFSSLCA, AuthKey: c.CFSSLAuthKey, Profile: c.CFSSLProfile, Label: c.CFSSLLabel,
+		Hosts: c.CertHosts, Insecure: bool(c.CFSSLInsecure), Cache: a.cache(),
+	}
+	a.paths = append(a.paths, c.CFSSLCA, c.CFSSLAuthKey)
+	st := issued(issuer, func() error {
+		return errors.Join(needed(c.CFSSLURL, "CFSSL_URL"), needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check())
+	})
+	st.key, st.Retry = "cfssl", reload.Retry{First: time.Second, Last: time.Minute}
+	st.variables = map[string]string{prefix + "CFSSL_CA": c.CFSSLCA, prefix + "CFSSL_AUTH_KEY": c.CFSSLAuthKey, prefix + "CERT_CACHE": c.CertCache}
+	st.otherwise = prefix + "CFSSL_URL"
+	return st
+}
+
+func (a *assembly) acmeServer() *store {
+	c := a.config
+	issuer := &acme.Issuer{Directory: c.ACMEURL, Email: c.ACMEEmail, CA: c.ACMECA, EAB: c.ACMEEAB, Hosts: c.CertHosts, Cache: a.cache()}
+	a.acme = issuer
+	for _, path := range []string{c.ACMECA, c.ACMEEAB} {
+		if path != "" {
+			a.paths = append(a.paths, path)
+		}
+	}
+	st := issued(issuer, func() error {
+		if c.CertCache == "" {
+			return errors.New("SIDEGATE_CERT_CACHE is not set, and without it a new certificate is ordered at each start, of which servers give few: name a mounted folder, or none")
+		}
+		return errors.Join(needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check())
+	})
+	st.key, st.Retry, st.MayStartEmpty = "acme", reload.Retry{First: 10 * time.Second, Last: time.Hour}, true
+	st.variables = map[string]string{prefix + "ACME_CA": c.ACMECA, prefix + "ACME_EAB": c.ACMEEAB, prefix + "CERT_CACHE": c.CertCache}
+	st.otherwise = prefix + "ACME_URL"
+	return st
+}
+
+// issued is the store of certificates that a server makes.
+func issued(issuer certs.Issuer, check func() error) *store {
+	return &store{Store: &certs.Store{Source: &certs.Issued{Issuer: issuer}, RefuseExpired: true}, check: check}
+}
+
+// needed reports a list that must not be empty.
+func needed(list List, variable string) error {
+	if len(list) == 0 {
+		return fmt.Errorf("%s%s is not set", prefix, variable)
+	}
+	return nil
+}
+
+// cache is the folder for what was issued; nil: nothing is kept.
+func (a *assembly) cache() *files.Cache {
+	if a.config.CertCache == "" || a.config.CertCache == none {
+		return nil
+	}
+	return &files.Cache{Dir: a.config.CertCache}
+}
+
+// unusedSources reports variables of places that no gate's certificate comes from.
+func unusedSources(c *Config, specs []*gateSpec) error {
+	from := func(source certSource) bool {
+		return slices.ContainsFunc(specs, func(s *gateSpec) bool { return !s.plaintext && s.certs == source })
+	}
+	var errs []error
+	v := reflect.ValueOf(c).Elem()
+	for f := range configFields() {
+		name := f.Tag.Get("env")
+		for _, source := range []certSource{fromSPIFFE, fromCFSSL, fromACME} {
+			if !strings.HasPrefix(name, strings.ToUpper(string(source))+"_") || from(source) {
+				continue
+			}
+			if value := v.FieldByIndex(f.Index); fmt.Sprint(value) != f.Tag.Get("envDefault") {
+				errs = append(errs, fmt.Errorf("%s%s is set, and no gate has its certificate from %s: set SIDEGATE_CERTS", prefix, name, source))
+			}
+		}
+	}
+	if c.TLS.String() != defaultOf("TLS") && !from(fromFiles) {
+		errs = append(errs, errors.New("SIDEGATE_TLS is set, and no gate has its certificate from files: unset one of SIDEGATE_TLS and SIDEGATE_CERTS"))
+	}
+	if len(c.CertHosts) > 0 && !from(fromCFSSL) && !from(fromACME) {
+		errs = append(errs, errors.New("SIDEGATE_CERT_HOSTS is set, and no gate has its certificate from cfssl or acme: set SIDEGATE_CERTS"))
+	}
+	return errors.Join(errs...)
+}
