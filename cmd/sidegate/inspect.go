@@ -36,6 +36,8 @@ must fit. A server is asked for what it presents and what it wants of clients.
     --ca FILE              believe these CAs: would the server be trusted?
     --server-name NAME     ask for this name and expect it; default: HOST
     --client-cert FOLDER   show the server tls.crt and tls.key of a folder
+    --starttls PROTOCOL    begin in plaintext and ask for TLS as PROTOCOL does:
+                           imap, ldap, pop3, postgres or smtp
     --json                 as JSON
 
 Exit codes: 0 shown, 1 unreadable, unreachable, or refused by --ca or the server.
@@ -70,9 +72,9 @@ type serverFacts struct {
 }
 
 type inspectOptions struct {
-	ca, serverName, clientCert string
-	json                       bool
-	target                     string
+	ca, serverName, clientCert, startTLS string
+	json                                 bool
+	target                               string
 }
 
 func runInspect(ctx context.Context, p *program) error {
@@ -82,13 +84,17 @@ func runInspect(ctx context.Context, p *program) error {
 	flags.StringVar(&o.ca, "ca", "", "")
 	flags.StringVar(&o.serverName, "server-name", "", "")
 	flags.StringVar(&o.clientCert, "client-cert", "", "")
+	flags.StringVar(&o.startTLS, "starttls", "", "")
 	flags.BoolVar(&o.json, "json", false, "")
 	words, err := wordsAndFlags(flags, p.args)
+	known := inspect.StartTLSProtocols()
 	switch {
 	case err != nil:
 		return usagef("inspect: %v; inspect -h lists the options", err)
 	case len(words) != 1:
 		return usagef("inspect takes a file, a folder or HOST:PORT")
+	case o.startTLS != "" && !slices.Contains(known, o.startTLS):
+		return usagef("inspect: --starttls %q is not one of %s%s", o.startTLS, strings.Join(known, ", "), didYouMean(o.startTLS, known))
 	}
 	o.target = words[0]
 	found, err := o.inspect(ctx)
@@ -186,12 +192,11 @@ func (o *inspectOptions) inspectServer(ctx context.Context) (*inspection, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	raw, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", o.target)
+	conn, err := o.dial(ctx, conf)
 	if err != nil {
 		return nil, fmt.Errorf("inspect: %w", err)
 	}
-	defer raw.Close()
-	conn := raw.(*tls.Conn)
+	defer conn.Close()
 	state := conn.ConnectionState()
 	s.Version, s.Cipher, s.ALPN = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite), state.NegotiatedProtocol
 	if state.CurveID != 0 {
@@ -199,6 +204,31 @@ func (o *inspectOptions) inspectServer(ctx context.Context) (*inspection, error)
 	}
 	found := &inspection{Target: o.target, Server: s, Files: []inspectFile{{Name: o.target, Certificates: inspect.Chain(state.PeerCertificates, time.Now())}}}
 	return found, errors.Join(o.verify(s, &state), refusal(s, conn))
+}
+
+// dial connects and shakes hands, after the server was asked for TLS where it
+// begins without.
+func (o *inspectOptions) dial(ctx context.Context, conf *tls.Config) (conn *tls.Conn, err error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.target)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = raw.Close()
+		}
+	}()
+	if end, ok := ctx.Deadline(); ok && o.startTLS != "" {
+		if err := raw.SetDeadline(end); err != nil {
+			return nil, err
+		}
+		if err := inspect.StartTLS(raw, o.startTLS); err != nil {
+			return nil, err
+		}
+		conf.NextProtos = nil // those offered are of HTTP
+	}
+	conn = tls.Client(raw, conf)
+	return conn, conn.HandshakeContext(ctx)
 }
 
 // clientConfig notes what the server asks for, and believes it for now: what
