@@ -65,6 +65,9 @@ func gateSpecs(c *Config) ([]*gateSpec, error) {
 	if c.CertUser != certUser(policy.CertUserNone) && len(errs) == 0 && !slices.ContainsFunc(specs, asked) {
 		errs = append(errs, errors.New("SIDEGATE_CERT_USER is set, and no gate asks for client certificates: set SIDEGATE_CLIENT_CERT"))
 	}
+	if len(errs) == 0 {
+		errs = append(errs, unusedSources(c, specs)...)
+	}
 	return specs, errors.Join(errs...)
 }
 

@@ -100,3 +100,31 @@ func TestPortInUse(t *testing.T) {
 		t.Errorf("output:\n%s", text)
 	}
 }
+
+// A place for certificates that is configured in vain is told.
+func TestUnusedSources(t *testing.T) {
+	for _, c := range []struct {
+		environ []string
+		want    string // "": none
+	}{
+		{[]string{"SIDEGATE_CFSSL_PROFILE=x"}, "SIDEGATE_CFSSL_PROFILE is set, and no gate has its certificate from cfssl"},
+		{[]string{"SIDEGATE_CFSSL_PROFILE=x", "SIDEGATE_CERTS=cfssl"}, ""},
+		{[]string{"SIDEGATE_CFSSL_PROFILE=x", "SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=cfssl"}, ""},
+		{[]string{"SIDEGATE_ACME_EMAIL=a@b.example", "SIDEGATE_CERTS=spiffe"}, "SIDEGATE_ACME_EMAIL is set, and no gate"},
+		{[]string{"SIDEGATE_SPIFFE_SVID=x", "SIDEGATE_CERTS=acme"}, "SIDEGATE_SPIFFE_SVID is set, and no gate"},
+		{[]string{"SIDEGATE_CERT_HOSTS=a.example"}, "SIDEGATE_CERT_HOSTS is set, and no gate"},
+		{[]string{"SIDEGATE_TLS=/x", "SIDEGATE_CERTS=spiffe"}, "SIDEGATE_TLS is set, and no gate"},
+		{[]string{"SIDEGATE_TLS=/x", "SIDEGATE_CERTS=spiffe", "SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=files"}, ""},
+		{[]string{"SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=spiffe&tls=/x"}, "option tls: folders are read with certs=files, and this gate has spiffe"},
+		{[]string{"SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=spiffe&tls=off"}, "option certs: this gate has tls=off"},
+		{[]string{"SIDEGATE_CERTS=file"}, "(did you mean files?)"},
+	} {
+		err := checkEnviron(c.environ)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%q: got %v", c.environ, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%q: got %v, want %s", c.environ, err, c.want)
+		}
+	}
+}

@@ -130,8 +130,8 @@ func checkVariables(t *testing.T, sidecar *core.Container) {
 	}
 }
 
-// checkMounts finds each file that serve will read below a mount of a whole
-// Secret or ConfigMap, and nothing mounted that it would not read.
+// checkMounts finds each file that serve will read below a mount that follows
+// its source, and nothing mounted that it would not read.
 func checkMounts(t *testing.T, spec *core.PodSpec, sidecar *core.Container) {
 	t.Helper()
 	environ := map[string]string{}
@@ -141,7 +141,7 @@ func checkMounts(t *testing.T, spec *core.PodSpec, sidecar *core.Container) {
 	var paths []string
 	for _, f := range defaultFolders {
 		if v, ok := environ[f.variable]; ok {
-			paths = append(paths, v)
+			paths = append(paths, strings.TrimPrefix(v, "unix://"))
 		} else if f.path != "" {
 			paths = append(paths, f.path)
 		}
@@ -151,11 +151,13 @@ func checkMounts(t *testing.T, spec *core.PodSpec, sidecar *core.Container) {
 		volumes[v.Name] = v
 	}
 	for _, m := range sidecar.VolumeMounts {
-		if v := volumes[m.Name]; v.Secret == nil && v.ConfigMap == nil {
-			t.Errorf("no Secret or ConfigMap for %s", m.Name)
+		v := volumes[m.Name]
+		if v.Secret == nil && v.ConfigMap == nil && v.CSI == nil && v.PersistentVolumeClaim == nil {
+			t.Errorf("no Secret, ConfigMap, CSI volume or claim for %s", m.Name)
 		}
-		if m.SubPath != "" || !m.ReadOnly {
-			t.Errorf("%s: a subPath is never updated, and nothing is written", m.MountPath)
+		written := m.MountPath == environ["SIDEGATE_CERT_CACHE"]
+		if m.SubPath != "" || m.ReadOnly == written {
+			t.Errorf("%s: a subPath is never updated, and nothing is written but the cache", m.MountPath)
 		}
 		if !slices.ContainsFunc(paths, func(p string) bool { return p == m.MountPath || path.Dir(p) == m.MountPath }) {
 			t.Errorf("nothing reads %s; serve reads %v", m.MountPath, paths)
@@ -163,6 +165,7 @@ func checkMounts(t *testing.T, spec *core.PodSpec, sidecar *core.Container) {
 	}
 	for _, f := range defaultFolders {
 		v, ok := environ[f.variable]
+		v = strings.TrimPrefix(v, "unix://")
 		mounted := func(m core.VolumeMount) bool { return v == m.MountPath || path.Dir(v) == m.MountPath }
 		if ok && !slices.ContainsFunc(sidecar.VolumeMounts, mounted) {
 			t.Errorf("%s=%s is not mounted", f.variable, v)
@@ -177,6 +180,10 @@ var defaultFolders = []struct{ variable, path string }{
 	{"SIDEGATE_USERS", "/etc/sidegate/users"},
 	{"SIDEGATE_CLIENT_CA", ""},
 	{"SIDEGATE_POLICY", "/etc/sidegate/policy/policy.yaml"},
+	{"SIDEGATE_CFSSL_CA", "/etc/sidegate/cfssl/ca.crt"},
+	{"SIDEGATE_CFSSL_AUTH_KEY", "/etc/sidegate/cfssl/auth-key"},
+	{"SIDEGATE_CERT_CACHE", ""},
+	{"SPIFFE_ENDPOINT_SOCKET", ""},
 }
 
 // checkPolicy reads the policy files of ConfigMaps.

@@ -39,7 +39,7 @@ type store struct {
 // their certificates and CAs come from: gates that share a place share its
 // generation.
 func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) error {
-	errs := []error{unusedSources(a.config, specs)}
+	var errs []error
 	for _, s := range specs {
 		gate := s.gate(policy.CertUser(a.config.CertUser))
 		gate.Ciphers = a.config.TLSCiphers
@@ -302,7 +302,7 @@ func (a *assembly) cache() *files.Cache {
 }
 
 // unusedSources reports variables of places that no gate's certificate comes from.
-func unusedSources(c *Config, specs []*gateSpec) error {
+func unusedSources(c *Config, specs []*gateSpec) []error {
 	from := func(source certSource) bool {
 		return slices.ContainsFunc(specs, func(s *gateSpec) bool { return !s.plaintext && s.certs == source })
 	}
@@ -325,5 +325,5 @@ func unusedSources(c *Config, specs []*gateSpec) error {
 	if len(c.CertHosts) > 0 && !from(fromCFSSL) && !from(fromACME) {
 		errs = append(errs, errors.New("SIDEGATE_CERT_HOSTS is set, and no gate has its certificate from cfssl or acme: set SIDEGATE_CERTS"))
 	}
-	return errors.Join(errs...)
+	return errs
 }
