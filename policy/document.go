@@ -270,8 +270,10 @@ func (p *problems) words(n *yaml.Node, what string) []located {
 	return list
 }
 
+// flag is true or false, spelled so: YAML's other spellings of them (True, TRUE)
+// must not pass for false.
 func (p *problems) flag(n *yaml.Node, what string) flag {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Value != "true" && n.Value != "false" {
 		p.add(positionOf(n), "%s must be true or false", what)
 	}
 	return flag{n.Value == "true", positionOf(n)}

@@ -207,6 +207,8 @@ func TestBrokenFiles(t *testing.T) {
 		rules("- {name: a, user: []}"):                                                                                     "p:3:19: user is an empty list",
 		rules("- {name: a, user: authenticated}"):                                                                          "p:3:19: user must be a list: [authenticated]",
 		rules("- {name: a, deny: yes}"):                                                                                    "p:3:19: deny must be true or false",
+		rules("- {name: a, deny: True, peer: [any]}"):                                                                      "p:3:19: deny must be true or false",
+		rules("- {name: a, preflight: TRUE, user: [anyone]}"):                                                              "p:3:24: preflight must be true or false",
 		rules("- {name: a}"):                                                                                               "p:3:3: the rule says nobody",
 		rules("- {name: a, deny: false}"):                                                                                  "p:3:3: the rule says nobody",
 		rules("- {name: a, deny: true, allow: [{user: [anyone]}]}"):                                                        "the rule both allows and denies",
