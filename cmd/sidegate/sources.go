@@ -29,6 +29,8 @@ type store struct {
 	// the watch on files does.
 	signals func() <-chan struct{}
 	check   func() error // what is wrong with its configuration
+	// trustOnly says that nothing is presented.
+	trustOnly bool
 	// variables are those with a value that an error of the source may speak
 	// of, otherwise the one that every other error belongs to.
 	variables map[string]string
@@ -138,12 +140,7 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 		return a.stores[i], nil
 	}
 	st.Log = a.log
-	if len(a.stores) > 0 {
-		st.Name = "certificates-" + s.name
-		if slices.ContainsFunc(a.stores, func(other *store) bool { return other.Name == st.Name }) {
-			st.Name = "client-ca-" + s.name
-		}
-	}
+	st.Name = a.storeName(st, s.name)
 	a.stores = append(a.stores, st)
 	err := st.check()
 	if err == nil {
@@ -157,6 +154,22 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 		errs = append(errs, fmt.Errorf("%s: %w", st.variable(e), e))
 	}
 	return st, errors.Join(errs...)
+}
+
+// storeName is what logs, metrics and alerts call a store. What each pod has
+// issued for itself differs from pod to pod, and alerts must know.
+func (a *assembly) storeName(st *store, gate string) string {
+	name := "certificates"
+	switch {
+	case st.trustOnly:
+		name = "client-ca"
+	case st.RefuseExpired:
+		name = "issued-certificates"
+	}
+	if slices.ContainsFunc(a.stores, func(other *store) bool { return other.Name == name }) {
+		name += "-" + gate
+	}
+	return name
 }
 
 // loadFirst loads a store for the first time. Servers may be a moment late.
@@ -196,6 +209,7 @@ func (a *assembly) files(tls []string, clientCA string, trust bool) func() *stor
 		return &store{
 			Store:     &certs.Store{Source: source, AllowNameLoss: bool(a.config.TLSNameLoss)},
 			key:       fmt.Sprintf("%q %t %q", tls, trust, clientCA),
+			trustOnly: len(tls) == 0,
 			check:     noCheck,
 			variables: map[string]string{prefix + "CLIENT_CA": clientCA},
 			otherwise: prefix + "TLS",
@@ -235,6 +249,7 @@ func (a *assembly) workloadAPI(trustOnly bool) func() *store {
 			// What names an SVID has is the SPIFFE server's to say.
 			Store:     &certs.Store{Source: source, AllowNameLoss: true, RefuseExpired: true},
 			key:       key,
+			trustOnly: trustOnly,
 			signals:   a.spiffe.Subscribe,
 			check:     a.spiffe.Check,
 			variables: map[string]string{prefix + "SPIFFE_SVID": a.config.SPIFFESVID},
