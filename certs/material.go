@@ -34,6 +34,9 @@ type Input struct {
 	OwnDomain string
 	// Notes are said once in the log, such as which file is not used.
 	Notes []string
+	// Warnings are said once in the log and stand in the [Status], such as whom
+	// the source could not tell to trust.
+	Warnings []string
 }
 
 // File is a name and a content.
@@ -50,8 +53,9 @@ type PairInput struct {
 
 // Material is one immutable generation of what is presented and trusted.
 type Material struct {
-	ID    string   // short hash of the content
-	Notes []string // of the [Input]
+	ID       string   // short hash of the content
+	Notes    []string // of the [Input]
+	Warnings []string // of the [Input]
 
 	renew   time.Time // when the source should be asked for the next one; zero: when it signals
 	pairs   []*Pair
@@ -72,7 +76,7 @@ type Pair struct {
 // NewMaterial checks the input and makes a material of it. The dates of the
 // pairs are not checked here: see [Store].
 func NewMaterial(in Input) (*Material, error) {
-	m := &Material{Notes: in.Notes, exact: map[string][]*Pair{}, pairsID: in.pairsID(), trustID: in.trustID()}
+	m := &Material{Notes: in.Notes, Warnings: in.Warnings, exact: map[string][]*Pair{}, pairsID: in.pairsID(), trustID: in.trustID()}
 	m.ID = m.id()
 	if len(in.Pairs) == 0 && in.Bundle == nil && in.Domains == nil {
 		return nil, errors.New("no certificate and key")
@@ -294,6 +298,9 @@ func (m *Material) remarks(now time.Time) []remark {
 	var list []remark
 	for _, n := range m.Notes {
 		list = append(list, remark{slog.LevelInfo, "file not used", n})
+	}
+	for _, w := range m.Warnings {
+		list = append(list, remark{slog.LevelWarn, "source incomplete", w})
 	}
 	for _, p := range m.pairs {
 		if now.After(p.Cert.Leaf.NotAfter) {

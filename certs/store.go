@@ -49,7 +49,7 @@ type Store struct {
 	once    sync.Once
 	loop    *reload.Loop
 	current atomic.Pointer[Material]
-	told    map[remark]bool // by the last load that succeeded; load's own
+	told    map[remark]bool // since the last load that succeeded; load's own
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next swap
@@ -72,6 +72,7 @@ func (s *Store) init() {
 			s.Now = time.Now
 		}
 		s.changed = make(chan struct{})
+		s.told = map[remark]bool{}
 		s.loop = &reload.Loop{What: s.Name, Load: s.load, Log: s.Log, Now: s.Now, Retry: s.Retry}
 	})
 }
@@ -95,8 +96,18 @@ func (s *Store) Run(ctx context.Context, changed <-chan struct{}) error {
 	return s.loop.Run(ctx, changed)
 }
 
-// load is one attempt of the loop.
+// load is one attempt of the loop. What serves on while it fails may end or
+// become overdue meanwhile, which is said no later than at the next attempt.
 func (s *Store) load(ctx context.Context) (reload.Result, error) {
+	r, err := s.replace(ctx)
+	if m := s.current.Load(); err != nil && m != nil {
+		s.remind(m.remarks(s.Now()))
+	}
+	return r, err
+}
+
+// replace loads a candidate, checks it and puts it in service.
+func (s *Store) replace(ctx context.Context) (reload.Result, error) {
 	m, err := s.Source.Load(ctx)
 	if err != nil {
 		return reload.Result{}, err
@@ -201,16 +212,23 @@ func (s *Store) setStaged(starts time.Time) {
 	s.staged = starts
 }
 
-// tell logs the remarks that the last load did not have.
+// tell logs the remarks that were not told yet, and forgets all others.
 func (s *Store) tell(remarks []remark) {
-	told := make(map[remark]bool, len(remarks))
+	s.remind(remarks)
+	clear(s.told)
+	for _, r := range remarks {
+		s.told[r] = true
+	}
+}
+
+// remind logs the remarks that were not told yet.
+func (s *Store) remind(remarks []remark) {
 	for _, r := range remarks {
 		if !s.told[r] {
 			s.Log.Log(context.Background(), r.level, r.event, "source", s.Source.String(), "err", r.text)
 		}
-		told[r] = true
+		s.told[r] = true
 	}
-	s.told = told
 }
 
 // OwnError is why the gate itself has nothing to present. Reason is for

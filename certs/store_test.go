@@ -539,9 +539,24 @@ func TestStoreKeepsCRL(t *testing.T) {
 func TestStoreSaysThatThereIsNoCRL(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	_, log := newStore(t, certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a"), ca)))
-	if log.Count("without crl.pem no client certificate is ever revoked") != 1 {
+	if log.Count("without a CRL no client certificate is revoked before it ends") != 1 {
 		t.Errorf("log:\n%s", log)
 	}
+}
+
+// What ends while nothing can be loaded is said all the same, and once.
+func TestStoreSaysExpiryWhileReloadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := certstest.NewCA(t, "ca")
+		r := run(t, certstest.Secret(ca.Issue(t, "a", serverFor("a.example"), dates(-time.Hour, time.Hour)), ca))
+		pass(time.Minute)
+		r.update(map[string][]byte{"tls.crt": []byte("garbage"), "tls.key": nil, "ca.crt": ca.PEM()})
+		pass(30 * time.Minute)
+		r.wantLogged(0, "certificate expired")
+		pass(time.Hour)
+		r.wantLogged(1, "certificate expired")
+		r.wantLogged(1, "no CRL")
+	})
 }
 
 // TLS-10, OPS-10: every CA expired.

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
@@ -274,15 +275,17 @@ func usageName(use x509.ExtKeyUsage) string {
 // rootsFor looks the roots up by the leaf's trust domain where bundles of
 // domains are there, so that no domain can vouch for another.
 func (t *trust) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
-	if id, ok := spiffeIDOf(leaf); ok {
-		if pool := t.domains[id.TrustDomain().Name()]; pool != nil {
-			return pool, nil
-		}
+	id, ok := spiffeIDOf(leaf)
+	if pool := t.domains[id.TrustDomain().Name()]; ok && pool != nil {
+		return pool, nil
 	}
-	if t.any == nil {
-		return nil, refuse(peerUntrusted, "no bundle for this trust domain")
+	switch {
+	case t.any != nil:
+		return t.any, nil
+	case ok:
+		return nil, refuse(peerUntrusted, "there is no bundle of the trust domain %.255s", id.TrustDomain().Name())
 	}
-	return t.any, nil
+	return nil, refuse(peerUntrusted, "not an X.509-SVID: it has %d URIs, and needs one that is a SPIFFE ID with a path", len(leaf.URIs))
 }
 
 // ownDomain is the trust domain of the workload itself: that of its own
@@ -313,13 +316,14 @@ func (t *trust) federated(leaf *x509.Certificate) bool {
 	return t.domains[domain] != nil && domain != t.own
 }
 
-// spiffeIDOf is the ID of a certificate that has exactly one URI.
+// spiffeIDOf is the ID of a certificate that has exactly one URI. That of a
+// trust domain itself, without a path, is no workload's (X.509-SVID).
 func spiffeIDOf(c *x509.Certificate) (spiffeid.ID, bool) {
 	if len(c.URIs) != 1 {
 		return spiffeid.ID{}, false
 	}
 	id, err := spiffeid.FromURI(c.URIs[0])
-	return id, err == nil
+	return id, err == nil && id.Path() != ""
 }
 
 func verifyError(err error) error {
@@ -374,7 +378,7 @@ func (c *crl) overdue(now time.Time) bool {
 func (t *trust) remarks(now time.Time) []remark {
 	var list []remark
 	if len(t.crls) == 0 {
-		list = append(list, remark{slog.LevelInfo, "no CRL", "without crl.pem no client certificate is ever revoked"})
+		list = append(list, remark{slog.LevelInfo, "no CRL", "without a CRL no client certificate is revoked before it ends"})
 	}
 	for _, ca := range t.cas {
 		if now.After(ca.NotAfter) {
@@ -391,16 +395,18 @@ func (t *trust) remarks(now time.Time) []remark {
 	return list
 }
 
-// describe lists the CAs by names that tell them apart: during the rotation
-// of a CA two bear the same one.
+// describe lists the CAs by names that tell them apart: those of a SPIFFE trust
+// domain may have none but its ID, and during the rotation of a CA two bear the
+// same one.
 func (t *trust) describe() []Certificate {
 	var list []Certificate
 	used := map[string]bool{}
 	for _, ca := range t.cas {
 		name := ca.Subject.CommonName
-		if name == "" {
-			name = ca.Subject.String()
+		if name == "" && len(ca.URIs) > 0 {
+			name = ca.URIs[0].String()
 		}
+		name = cmp.Or(name, ca.Subject.String())
 		if used[name] {
 			name += " " + serial(ca)
 		}
