@@ -58,7 +58,7 @@ func (a *assembly) policyWarnings() []string {
 	}
 	for _, td := range a.rules().TrustDomains() {
 		if !slices.Contains(bundles, td) {
-			list = append(list, fmt.Sprintf("nobody can be spiffe://%s/…: there is neither a CA nor bundle.%s.pem", td, td))
+			list = append(list, fmt.Sprintf("nobody can be spiffe://%s/…: there is neither a CA nor a bundle of that trust domain (bundle.%s.pem, or one of the Workload API)", td, td))
 		}
 	}
 	return list

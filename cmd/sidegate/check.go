@@ -61,8 +61,7 @@ func report(w io.Writer, a *assembly) {
 	for _, s := range a.stores {
 		st := s.Status()
 		for _, c := range st.Certificates {
-			left := time.Until(c.NotAfter).Round(time.Hour)
-			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), left)
+			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), roughly(time.Until(c.NotAfter)))
 		}
 		for _, warning := range st.Warnings {
 			fmt.Fprintln(w, "warning:", warning)
@@ -73,6 +72,17 @@ func report(w io.Writer, a *assembly) {
 		fmt.Fprintln(w, "warning:", warning)
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+// roughly leaves of a duration what matters: an SVID may last for an hour, a CA
+// for years.
+func roughly(d time.Duration) string {
+	unit := time.Hour
+	if d.Abs() < 48*time.Hour {
+		unit = time.Minute
+	}
+	text := d.Round(unit).String()
+	return strings.TrimSuffix(strings.TrimSuffix(text, "0s"), "0m")
 }
 
 // printConfig writes the configuration in force as assignments. No variable

@@ -252,7 +252,7 @@ func (a *assembly) workloadAPI(trustOnly bool) func() *store {
 			trustOnly: trustOnly,
 			signals:   a.spiffe.Subscribe,
 			check:     a.spiffe.Check,
-			variables: map[string]string{prefix + "SPIFFE_SVID": a.config.SPIFFESVID},
+			variables: map[string]string{prefix + "SPIFFE_SVID": fmt.Sprintf("%q", a.config.SPIFFESVID)}, // a hint may be any word
 			otherwise: spiffeSocket,
 		}
 	}
