@@ -77,12 +77,14 @@ func report(w io.Writer, a *assembly) {
 // roughly leaves of a duration what matters: an SVID may last for an hour, a CA
 // for years.
 func roughly(d time.Duration) string {
-	unit := time.Hour
-	if d.Abs() < 48*time.Hour {
-		unit = time.Minute
+	const day = 24 * time.Hour
+	switch {
+	case d >= 3*day:
+		return fmt.Sprintf("%d days", d/day)
+	case d >= 3*time.Minute:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
-	text := d.Round(unit).String()
-	return strings.TrimSuffix(strings.TrimSuffix(text, "0s"), "0m")
+	return d.Round(time.Second).String()
 }
 
 // printConfig writes the configuration in force as assignments. No variable

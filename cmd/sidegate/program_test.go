@@ -420,10 +420,12 @@ type load struct {
 	first  atomic.Pointer[error]
 }
 
-func startLoad(p *instance, ca *certstest.CA) *load {
+func startLoad(p *instance, ca *certstest.CA) *load { return startLoadAs(p, clientConfig(ca)) }
+
+func startLoadAs(p *instance, conf *tls.Config) *load {
 	l := &load{stop: make(chan struct{})}
 	for i := range 6 {
-		tr := &http.Transport{TLSClientConfig: clientConfig(ca), DisableKeepAlives: i%2 == 0, ForceAttemptHTTP2: i%3 == 0}
+		tr := &http.Transport{TLSClientConfig: conf.Clone(), DisableKeepAlives: i%2 == 0, ForceAttemptHTTP2: i%3 == 0}
 		client := &http.Client{Transport: tr, Timeout: 10 * time.Second}
 		l.wg.Go(func() {
 			defer tr.CloseIdleConnections()
