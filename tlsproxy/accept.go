@@ -271,6 +271,10 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 		return nil, false
 	}
 	state := c.ConnectionState()
+	if state.NegotiatedProtocol == protocolChallenge {
+		g.proved(c, under, state.ServerName)
+		return nil, false
+	}
 	under.tls = c
 	under.learn(&state, g)
 	g.live.add(under)
@@ -279,6 +283,16 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 		g.recheck()
 	}
 	return c, true
+}
+
+// proved ends a connection that has shown an ACME server its proof. What the
+// server makes of it, the issuer learns from the server.
+func (g *gate) proved(c *tls.Conn, under *conn, name string) {
+	_ = c.Close() // with close_notify, for which it waits 5 s at most
+	g.metrics.Handshake(HandshakeChallenge)
+	if g.noise.allow(time.Now()) {
+		g.log.Info("challenge answered", "remote", under.remoteText, "host", name)
+	}
 }
 
 func (g *gate) handshakeFailed(c *conn, ctx context.Context, err error) {

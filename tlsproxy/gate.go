@@ -195,7 +195,11 @@ func (g *Gate) protocols() []string {
 	return []string{"h2", protocolHTTP1}
 }
 
-const protocolHTTP1 = "http/1.1" // by ALPN (RFC 7301 6)
+// Protocols by ALPN.
+const (
+	protocolHTTP1     = "http/1.1"   // RFC 7301 6
+	protocolChallenge = "acme-tls/1" // RFC 8737 6.2
+)
 
 // DefaultCiphers are the ciphers of TLS 1.2 that a gate speaks unless it says
 // otherwise: those with forward secrecy and authenticated encryption, which

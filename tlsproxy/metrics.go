@@ -12,6 +12,10 @@ type Metrics interface {
 	Gate(name string) GateMetrics
 }
 
+// HandshakeChallenge is the reason of a handshake that was a proof for an ACME
+// server: it ended as it should, but no client came of it.
+const HandshakeChallenge = "acme_challenge"
+
 // GateMetrics counts what happens at one gate. All methods are called
 // concurrently and on the path of a request.
 type GateMetrics interface {
@@ -24,7 +28,8 @@ type GateMetrics interface {
 	// Decision is called for each decision and each refusal before one. One that
 	// allows has a reason only if it is a refusal that is not enforced so far.
 	Decision(allow bool, reason policy.Reason)
-	// Handshake is called when a handshake has ended; an empty reason is success.
+	// Handshake is called when a handshake has ended; an empty reason and
+	// HandshakeChallenge are success.
 	Handshake(reason string)
 	// Connections is called with +1 and -1.
 	Connections(delta int)

@@ -24,6 +24,8 @@ type tlsConfigs struct {
 	// crypto/tls rotates by itself as long as the config is the same value.
 	base    *tls.Config
 	current atomic.Pointer[generationConfig]
+	// challenge answers the proofs of an ACME server; nil: there is none.
+	challenge *tls.Config
 }
 
 type generationConfig struct {
@@ -32,7 +34,23 @@ type generationConfig struct {
 }
 
 func newTLSConfigs(g *Gate) *tlsConfigs {
-	return &tlsConfigs{gate: g, base: &tls.Config{MinVersion: tls.VersionTLS12}}
+	return &tlsConfigs{gate: g, base: &tls.Config{MinVersion: tls.VersionTLS12}, challenge: g.challengeConfig()}
+}
+
+// challengeConfig is for handshakes that are a proof and nothing else (RFC 8737
+// 3): they show the challenge's certificate, ask for none, and can be neither
+// the end nor the beginning of a session. nil: nothing is proven here.
+func (g *Gate) challengeConfig() *tls.Config {
+	if g.Challenge == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion:             g.minVersion(),
+		CipherSuites:           g.ciphers(),
+		NextProtos:             []string{protocolChallenge},
+		GetCertificate:         g.Challenge,
+		SessionTicketsDisabled: true,
+	}
 }
 
 // outer is the config with which each handshake begins.
@@ -41,6 +59,9 @@ func (t *tlsConfigs) outer() *tls.Config {
 		MinVersion:     t.gate.minVersion(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if t.challenge != nil && slices.Equal(hello.SupportedProtos, []string{protocolChallenge}) {
+				return t.challenge, nil
+			}
 			c := t.forGeneration(t.gate.generation())
 			if !canHTTP2(hello) {
 				c = c.Clone()

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -90,7 +91,20 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	res.Body = &limited{res.Body, maxAnswer}
+	if later := res.Header.Get("Retry-After"); later != "" && over(later) {
+		res.Header.Del("Retry-After")
+	}
 	return res, nil
+}
+
+// over reports whether a Retry-After is a time that has passed, as it is by a
+// clock that is behind. x/crypto/acme would ask again without any pause.
+func over(later string) bool {
+	if seconds, err := strconv.Atoi(later); err == nil {
+		return seconds <= 0
+	}
+	at, err := http.ParseTime(later)
+	return err == nil && time.Until(at) <= 0
 }
 
 // limited is a body that ends with an error when it goes on for too long.

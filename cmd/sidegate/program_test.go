@@ -89,9 +89,17 @@ func peer(t *testing.T, name string) {
 // wrap may put the command into another, such as one that takes inotify away.
 func start(t *testing.T, upstream string, wrap []string, environ ...string) *instance {
 	t.Helper()
+	p := launch(t, freeAddr(t), upstream, wrap, environ...)
+	p.untilReady()
+	return p
+}
+
+// launch is start without the wait, with a gate at that address.
+func launch(t *testing.T, gate, upstream string, wrap []string, environ ...string) *instance {
+	t.Helper()
 	path, err := binary()
 	try(t, err)
-	p := &instance{t: t, log: &certstest.Log{}, gate: freeAddr(t), admin: freeAddr(t), ended: make(chan error, 1)}
+	p := &instance{t: t, log: &certstest.Log{}, gate: gate, admin: freeAddr(t), ended: make(chan error, 1)}
 	argv := append(append([]string{}, wrap...), path, "serve")
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	upstream, options, _ := strings.Cut(upstream, "?")
@@ -100,18 +108,23 @@ func start(t *testing.T, upstream string, wrap []string, environ ...string) *ins
 	try(t, p.cmd.Start())
 	go func() { p.ended <- p.cmd.Wait() }()
 	t.Cleanup(p.stop)
+	return p
+}
+
+func (p *instance) untilReady() {
+	p.t.Helper()
 	for {
 		res, err := http.Get("http://" + p.admin + "/readyz")
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
-				return p
+				return
 			}
 		}
 		select {
 		case err := <-p.ended:
 			p.ended <- err
-			t.Fatalf("ended: %v\n%s", err, p.log)
+			p.t.Fatalf("ended: %v\n%s", err, p.log)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -151,7 +151,10 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 	}
 	var errs []error
 	for _, e := range split(err) {
-		errs = append(errs, fmt.Errorf("%s: %w", st.variable(e), e))
+		if !strings.HasPrefix(e.Error(), prefix) {
+			e = fmt.Errorf("%s: %w", st.variable(e), e)
+		}
+		errs = append(errs, e)
 	}
 	return st, errors.Join(errs...)
 }
@@ -276,23 +279,39 @@ func (a *assembly) cfssl() *store {
 
 func (a *assembly) acmeServer() *store {
 	c := a.config
-	issuer := &acme.Issuer{Directory: c.ACMEURL, Email: c.ACMEEmail, CA: c.ACMECA, EAB: c.ACMEEAB, Hosts: c.CertHosts, Cache: a.cache()}
-	a.acme = issuer
-	for _, path := range []string{c.ACMECA, c.ACMEEAB} {
-		if path != "" {
-			a.paths = append(a.paths, path)
+	if a.acme == nil { // every gate proves the names for the one certificate
+		a.acme = &acme.Issuer{Directory: c.ACMEURL, Email: c.ACMEEmail, CA: c.ACMECA, EAB: c.ACMEEAB, Hosts: c.CertHosts, Cache: a.cache(), Log: a.log}
+		for _, path := range []string{c.ACMECA, c.ACMEEAB} {
+			if path != "" {
+				a.paths = append(a.paths, path)
+			}
 		}
 	}
+	issuer := a.acme
 	st := issued(issuer, func() error {
-		if c.CertCache == "" {
-			return errors.New("SIDEGATE_CERT_CACHE is not set, and without it a new certificate is ordered at each start, of which servers give few: name a mounted folder, or none")
-		}
-		return errors.Join(needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check())
+		return joinFlat([]error{needed(c.CertHosts, "CERT_HOSTS"), said(c.CertCache), hostErrors(issuer), issuer.Check(), issuer.Cache.Check()})
 	})
 	st.key, st.Retry, st.MayStartEmpty = "acme", reload.Retry{First: 10 * time.Second, Last: time.Hour}, true
-	st.variables = map[string]string{prefix + "ACME_CA": c.ACMECA, prefix + "ACME_EAB": c.ACMEEAB, prefix + "CERT_CACHE": c.CertCache}
+	st.variables = map[string]string{prefix + "ACME_EMAIL": c.ACMEEmail, prefix + "ACME_CA": c.ACMECA, prefix + "ACME_EAB": c.ACMEEAB, prefix + "CERT_CACHE": c.CertCache}
 	st.otherwise = prefix + "ACME_URL"
 	return st
+}
+
+// said reports that it was not said where to keep what acme orders.
+func said(cache string) error {
+	if cache != "" {
+		return nil
+	}
+	return errors.New("SIDEGATE_CERT_CACHE is not set, and without it a new certificate is ordered at each start, of which servers give few: name a mounted folder, or none")
+}
+
+// hostErrors are the problems of the names, with their variable.
+func hostErrors(issuer *acme.Issuer) error {
+	err := issuer.CheckHosts()
+	if err == nil {
+		return nil
+	}
+	return errors.Join(prefixEach(prefix+"CERT_HOSTS", err)...)
 }
 
 // issued is the store of certificates that a server makes.

@@ -108,11 +108,14 @@ func (g *gateMetrics) Decision(allow bool, reason policy.Reason) {
 }
 
 func (g *gateMetrics) Handshake(reason string) {
-	if reason == "" {
+	switch reason {
+	case "":
 		g.handshakeOK.Inc()
-		return
+	case tlsproxy.HandshakeChallenge:
+		g.handshakes.WithLabelValues("ok", reason).Inc()
+	default:
+		g.handshakes.WithLabelValues("failed", reason).Inc()
 	}
-	g.handshakes.WithLabelValues("failed", reason).Inc()
 }
 
 func (g *gateMetrics) Connections(delta int) { g.connections.Add(float64(delta)) }
