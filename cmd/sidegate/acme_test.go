@@ -7,11 +7,13 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,10 +190,11 @@ func kept(t *testing.T, cache string) (pairs, accounts []string) {
 // ROT-15, ROT-17, ROT-18, OPS-10.
 func TestACME(t *testing.T) {
 	t.Parallel()
-	gate, cache := freeAddr(t), t.TempDir()
-	server := newPebble(t, gate, map[string]any{"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": 11}}})
-	environ := append(server.environ(cache), "SIDEGATE_USERS="+usersFolder(t), "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_ACME_EMAIL=ops@web.example")
+	gate, proofs, cache := freeAddr(t), freeAddr(t), t.TempDir()
+	server := newPebble(t, proofs, map[string]any{"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": 11}}})
 	upstream := hello(t)
+	environ := append(server.environ(cache), "SIDEGATE_USERS="+usersFolder(t), "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_ACME_EMAIL=ops@web.example",
+		"SIDEGATE_INGRESS_PUBLIC="+proofs+"="+upstream) // the gate that the server finds, of two with the same certificate
 	p := launch(t, gate, upstream, nil, environ...)
 
 	p.log.Wait(t, "connection refused", 10*time.Second)
@@ -215,9 +218,10 @@ func TestACME(t *testing.T) {
 		return len(served) > 3
 	})
 	l.end(t)
-	if n := strings.Count(p.metrics(), `reason="acme_challenge",result="ok"`); n != 1 {
-		t.Errorf("%d metrics of challenges", n)
+	if !strings.Contains(p.metrics(), `sidegate_handshakes_total{gate="public",reason="acme_challenge",result="ok"}`) {
+		t.Error("no metric of proofs")
 	}
+	until(t, "both gates present the same", 5*time.Second, func() bool { return presented(t, gate, root) == presented(t, proofs, root) })
 
 	server.stop()
 	p.log.Wait(t, "reload refused, last good stays in service", 15*time.Second)
@@ -257,5 +261,108 @@ func TestACME(t *testing.T) {
 		if line := strings.Split(string(pem.EncodeToMemory(block)), "\n")[1]; strings.Contains(p.log.String()+again.log.String(), line) {
 			t.Errorf("the key of %s is in the log", path)
 		}
+	}
+}
+
+// An account that is bound to one at the CA, at a gate that requires client
+// certificates: the proof is asked for none (RFC 8737), everybody else is.
+// OPS-08: a wrong key of the binding is told without it.
+func TestACMEBinding(t *testing.T) {
+	t.Parallel()
+	const right, wrong = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W", "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH"
+	gate := freeAddr(t)
+	server := newPebble(t, gate, map[string]any{"externalAccountBindingRequired": true, "externalAccountMACKeys": map[string]string{"kid-1": right}})
+	root := server.run()
+	clients := certstest.NewCA(t, "clients")
+	binding := certstest.NewVolume(t, map[string][]byte{"kid": []byte("kid-1\n"), "hmac": []byte(wrong + "\n")})
+	trust := folder(t, map[string][]byte{"ca.crt": clients.PEM()})
+	p := launch(t, gate, hello(t), nil, append(server.environ("none"), "SIDEGATE_ACME_EAB="+binding.Dir,
+		"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_CLIENT_CA="+trust, "SIDEGATE_ALLOW=any-peer")...)
+
+	p.log.Wait(t, "register an account: unauthorized: ", 10*time.Second)
+	if code, text := p.readyz(); code != http.StatusServiceUnavailable || !strings.Contains(text, "register an account: unauthorized: ") {
+		t.Errorf("readyz %d %s", code, text)
+	}
+	binding.Update(t, map[string][]byte{"kid": []byte("kid-1"), "hmac": []byte(right + "==\n")})
+	p.untilReady()
+
+	ask := func(pair *certstest.Pair) error {
+		config := clientConfig(root)
+		if pair != nil {
+			config.Certificates = []tls.Certificate{pair.TLS}
+		}
+		tr := &http.Transport{TLSClientConfig: config}
+		defer tr.CloseIdleConnections()
+		res, err := (&http.Client{Transport: tr}).Get("https://" + gate + "/")
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return err
+	}
+	known, stranger := clients.Client(t, "c"), certstest.NewCA(t, "other").Client(t, "c")
+	if err := ask(&known); err != nil {
+		t.Errorf("a client of ours: %v", err)
+	}
+	for name, pair := range map[string]*certstest.Pair{"nobody": nil, "a stranger": &stranger} {
+		if ask(pair) == nil {
+			t.Errorf("%s passed", name)
+		}
+	}
+	// A proof that is not under way, of a name of ours and of another's.
+	for _, name := range []string{"web.example", "other.example"} {
+		c, err := tls.Dial("tcp", gate, &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"acme-tls/1"}})
+		if err == nil {
+			_ = c.Close()
+			t.Errorf("a proof of %s", name)
+		}
+	}
+	p.log.Wait(t, `none of \"other.example\" is under way`, 5*time.Second)
+	for _, secret := range []string{right, wrong} {
+		if strings.Contains(p.log.String(), secret) {
+			t.Error("the key of the binding is in the log")
+		}
+	}
+	if n := p.log.Count("challenge answered"); n < 2 || p.log.Count(`"msg":"request"`) != 1 {
+		t.Errorf("%d challenges answered; log:\n%s", n, p.log)
+	}
+}
+
+// What sidegate check says of a configuration, with no server anywhere.
+func TestACMECheck(t *testing.T) {
+	good := []string{"SIDEGATE_CERTS=acme", "SIDEGATE_ACME_URL=https://127.0.0.1:1/dir", "SIDEGATE_CERT_HOSTS=web.example", "SIDEGATE_CERT_CACHE=none", "SIDEGATE_ALLOW=anyone"}
+	for _, row := range []struct{ name, set, want string }{
+		{"good", "", ""},
+		{"two gates, one certificate", "SIDEGATE_INGRESS_API=:8444=http://127.0.0.1:8080", ""},
+		{"no names", "SIDEGATE_CERT_HOSTS=", "SIDEGATE_CERT_HOSTS"},
+		{"wildcard", "SIDEGATE_CERT_HOSTS=web.example,*.web.example", "SIDEGATE_CERT_HOSTS: *.web.example is a wildcard, which the gate's port can't prove"},
+		{"address", "SIDEGATE_CERT_HOSTS=10.0.0.1", "SIDEGATE_CERT_HOSTS: 10.0.0.1 is an IP address"},
+		{"cache unsaid", "SIDEGATE_CERT_CACHE=", "SIDEGATE_CERT_CACHE"},
+		{"cache not there", "SIDEGATE_CERT_CACHE=/nowhere", "SIDEGATE_CERT_CACHE: keep /nowhere/"},
+		{"plaintext", "SIDEGATE_ACME_URL=http://ca.example/dir", "SIDEGATE_ACME_URL: http://ca.example/dir is not an https:// URL"},
+		{"e-mail", "SIDEGATE_ACME_EMAIL=ops", `SIDEGATE_ACME_EMAIL: "ops" is not an e-mail address`},
+		{"CA not there", "SIDEGATE_ACME_CA=/nowhere", "SIDEGATE_ACME_CA: read /nowhere"},
+		{"binding not there", "SIDEGATE_ACME_EAB=/nowhere", "SIDEGATE_ACME_EAB: read /nowhere"},
+		{"clients of nobody", "SIDEGATE_CLIENT_CERT=require", "set SIDEGATE_CLIENT_CA"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			environ := good
+			if row.set != "" {
+				name, _, _ := strings.Cut(row.set, "=")
+				environ = slices.DeleteFunc(slices.Clone(good), func(v string) bool { return strings.HasPrefix(v, name+"=") })
+				environ = append(environ, row.set)
+			}
+			err := checkEnviron(environ)
+			if err == nil {
+				c, parseErr := parseConfig(environ)
+				try(t, parseErr)
+				_, err = assemble(t.Context(), c, slog.New(slog.DiscardHandler))
+			}
+			switch {
+			case row.want == "" && err != nil:
+				t.Error(err)
+			case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
+				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
 	}
 }
