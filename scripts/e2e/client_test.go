@@ -23,7 +23,10 @@ type client struct {
 
 // client trusts the namespace's CA; address is HOST:PORT. It keeps connections.
 func (s *space) client(address string, certificate ...certstest.Pair) *client {
-	c := &client{tls: &tls.Config{RootCAs: s.ca.Pool(), ServerName: "web"}, scheme: "https"}
+	c := &client{tls: &tls.Config{RootCAs: s.ca.Pool(), ServerName: s.host}, scheme: "https"}
+	if s.shown != nil && len(certificate) == 0 {
+		certificate = append(certificate, *s.shown)
+	}
 	for _, p := range certificate {
 		c.tls.Certificates = append(c.tls.Certificates, p.TLS)
 	}

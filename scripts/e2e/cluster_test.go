@@ -72,6 +72,10 @@ type space struct {
 	t    *testing.T
 	name string
 	ca   *certstest.CA
+	// host is the name in the server's certificate, and shown the certificate of
+	// every client that brings none of its own; nil: none.
+	host  string
+	shown *certstest.Pair
 }
 
 const password = "correct horse"
@@ -82,7 +86,7 @@ func newSpace(t *testing.T) *space {
 	t.Helper()
 	name := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(t.Name(), "Test"), "/", "-"))
 	name += strconv.FormatInt(time.Now().UnixMilli(), 36) // an earlier one of this name may still be on its way out
-	s := &space{t, name, certstest.NewCA(t, "e2e "+name)}
+	s := &space{t: t, name: name, ca: certstest.NewCA(t, "e2e "+name), host: "web"}
 	s.apply([]byte("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: " + name + "\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n"))
 	await(t, "service account", func() bool { _, err := s.try("get", "serviceaccount", "default"); return err == nil })
 	s.secret("web-tls", "kubernetes.io/tls", certstest.Secret(s.certificate(), nil))
