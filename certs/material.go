@@ -34,8 +34,9 @@ type Input struct {
 	OwnDomain string
 	// Notes are said once in the log, such as which file is not used.
 	Notes []string
-	// Warnings are said once in the log and stand in the [Status], such as whom
-	// the source could not tell to trust.
+	// Warnings are what works and should not stay so, such as a server that
+	// could not be asked: said once in the log, and in the status for as long as
+	// this is in service.
 	Warnings []string
 }
 
@@ -300,7 +301,7 @@ func (m *Material) remarks(now time.Time) []remark {
 		list = append(list, remark{slog.LevelInfo, "file not used", n})
 	}
 	for _, w := range m.Warnings {
-		list = append(list, remark{slog.LevelWarn, "source incomplete", w})
+		list = append(list, remark{slog.LevelWarn, "source degraded", w})
 	}
 	for _, p := range m.pairs {
 		if now.After(p.Cert.Leaf.NotAfter) {

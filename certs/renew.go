@@ -68,13 +68,16 @@ func (s *Issued) String() string { return s.Issuer.String() }
 // is asked for, so that a very short one, or one that came late, makes no loop.
 const minLife = 5 * time.Second
 
-// renewal is when to ask for the next certificate.
+// renewal is when to ask for the next certificate. One that begins long before
+// it was made (cfssl dates back by five minutes) or that was kept for some time
+// may be past that already: a third of what it has left must be over first.
 func renewal(m *Material, now time.Time) time.Time {
 	leaf := m.leaf()
-	lifetime := leaf.NotAfter.Sub(leaf.NotBefore)
+	lifetime, left := leaf.NotAfter.Sub(leaf.NotBefore), leaf.NotAfter.Sub(now)
 	jitter := (rand.Float64()*2 - 1) / 10
 	at := leaf.NotBefore.Add(time.Duration(float64(lifetime) * (2.0/3 + jitter)))
-	if soonest := now.Add(minLife); at.Before(soonest) {
+	soonest := now.Add(max(minLife, time.Duration(float64(left)*(1.0/3+jitter))))
+	if at.Before(soonest) {
 		return soonest
 	}
 	return at

@@ -1,9 +1,62 @@
 // Package cfssl has certificates issued by a CFSSL server.
+//
+//	issuer := &cfssl.Issuer{
+//		Servers: []string{"https://ca.example:8888"},
+//		CA:      "/etc/sidegate/cfssl/ca.crt",
+//		AuthKey: "/etc/sidegate/cfssl/auth-key",
+//		Hosts:   []string{"app.example", "spiffe://prod.example/app"},
+//	}
+//	store := &certs.Store{Source: &certs.Issued{Issuer: issuer}, RefuseExpired: true, Log: log}
+//
+// # Promises
+//
+// Each certificate has a new ECDSA P-256 key, which leaves memory only for the
+// [files.Cache]. An answer counts when the certificate is of that key, has every
+// name that was asked for, serves TLS, is not over and chains to the file of
+// CAs; the chain is completed with what the server says of its CA, since CFSSL
+// signs and returns the leaf alone. Clients are believed by the CAs that the
+// server names, as far as that file vouches for them, and never by the rest of
+// the file.
+//
+// Every question ends at a deadline, every answer has a largest size, and the
+// key of authsign is used over TLS that the file of CAs vouches for, without a
+// proxy. Both files are read anew for each certificate.
+//
+// A server that can't be reached, does not prove who it is or has an error of
+// its own (5xx) is passed over with a warning, and the next in order is asked. A
+// wrong answer is none of these: it ends the attempt, because somebody must look
+// at it, and the next server must not hide it.
+//
+// # What it does not do
+//
+// It can't tell that a profile does not exist: CFSSL signs with its default
+// profile then, if the key fits that. When the server begins to sign with
+// another CA, clients of the one before are refused: name both in
+// SIDEGATE_CLIENT_CA for as long as both are about.
+//
+// # Design
+//
+// The protocol's types and its authentication are cfssl's own. Its client is
+// not used: it takes no context and has no timeout, reads an answer of any
+// size, panics on an answer of other JSON types, takes proxies from the
+// environment, changes the tls.Config that it is given, and takes an address
+// without a scheme for plain http. Two small POSTs are the lesser evil.
 package cfssl
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudflare/cfssl/auth"
 
 	"sidegate/certs"
 	"sidegate/certs/files"
@@ -21,21 +74,191 @@ type Issuer struct {
 	// Profile and Label choose among those of the server; "": its defaults.
 	Profile, Label string
 	// Hosts are the names to have in the certificate: DNS names, IP addresses,
-	// URIs.
+	// e-mail addresses, URIs. The first DNS name is the common name too, where
+	// it is not too long for one.
 	Hosts []string
 	// Insecure allows http:// servers.
 	Insecure bool
 	// Cache keeps key and certificate for the next start; nil: memory alone.
 	Cache *files.Cache
+
+	started  bool     // the cache was looked at
+	warnings []string // of the cache
 }
 
-// Check reports every problem of the fields at once, without the network.
-func (i *Issuer) Check() error { return nil }
+// pairName is what logs and metrics call the pair.
+const pairName = "cfssl"
 
-// Issue implements [certs.Issuer].
-func (i *Issuer) Issue(ctx context.Context) (certs.Input, error) {
-	return certs.Input{}, errors.New("not yet")
+// Check reports every problem of the fields at once, without the network. It
+// reads the files.
+func (i *Issuer) Check() error {
+	var errs []error
+	for _, s := range i.Servers {
+		errs = append(errs, i.checkServer(s))
+	}
+	_, hosts := i.request()
+	_, err := i.pins()
+	errs = append(append(errs, hosts...), err)
+	_, err = i.provider()
+	return errors.Join(append(errs, err)...)
+}
+
+// checkServer refuses what the http client would read in another way than its
+// writer, or tell in the log.
+func (i *Issuer) checkServer(server string) error {
+	u, err := url.Parse(server)
+	port := 0
+	if err == nil && u.Port() != "" {
+		port, err = strconv.Atoi(u.Port())
+	}
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || port > 65535:
+		return fmt.Errorf("server %q is not https://HOST:PORT", withoutUser(server))
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		return fmt.Errorf("server %q is not https://HOST:PORT: it has more than that", withoutUser(server))
+	case u.Scheme == "http" && !i.Insecure:
+		return fmt.Errorf("server %q is not https://, so that whoever sees a request could have it signed again; SIDEGATE_CFSSL_INSECURE=true lets it in", server)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("server %q is not https://HOST:PORT", server)
+	}
+	return nil
+}
+
+// withoutUser drops what may be a password.
+func withoutUser(server string) string {
+	if at := strings.LastIndex(server, "@"); at >= 0 {
+		return "…" + server[at:]
+	}
+	return server
 }
 
 // String names the servers.
-func (i *Issuer) String() string { return "" }
+func (i *Issuer) String() string { return strings.Join(i.Servers, ",") }
+
+// Issue implements [certs.Issuer]. The first call gives what the cache has, if
+// that is still good. The error wraps a [*net.OpError] if a server may only be
+// late.
+func (i *Issuer) Issue(ctx context.Context) (certs.Input, error) {
+	pins, err := i.pins()
+	if err != nil {
+		return certs.Input{}, err
+	}
+	if !i.started {
+		i.started = true
+		if in, ok := i.kept(pins); ok {
+			return in, nil
+		}
+	}
+	provider, err := i.provider()
+	if err != nil {
+		return certs.Input{}, err
+	}
+	ask, err := i.newRequest()
+	if err != nil {
+		return certs.Input{}, err
+	}
+	return i.firstOf(ctx, pins, provider, ask)
+}
+
+// firstOf has the request signed by the first server that answers.
+func (i *Issuer) firstOf(ctx context.Context, pins *pins, provider auth.Provider, ask *request) (certs.Input, error) {
+	var failed outage
+	var warnings []string
+	for _, url := range i.Servers {
+		given, err := i.signedBy(ctx, url, pins, provider, ask)
+		if err == nil {
+			in := given.input(url, ask.keyPEM)
+			in.Warnings = append(append(warnings, i.keep(given, ask.keyPEM)...), i.warnings...)
+			i.warnings = nil
+			return in, nil
+		}
+		err = fmt.Errorf("%s: %w", url, err)
+		var out *unanswered
+		if !errors.As(err, &out) {
+			return certs.Input{}, err
+		}
+		failed = append(failed, err)
+		warnings = append(warnings, err.Error()+"; the next server was asked")
+	}
+	return certs.Input{}, failed
+}
+
+// outage is that no server answered, and why each did not.
+type outage []error
+
+func (o outage) Error() string {
+	var list []string
+	for _, err := range o {
+		list = append(list, err.Error())
+	}
+	return strings.Join(list, "; ")
+}
+
+// Unwrap gives the servers' errors.
+func (o outage) Unwrap() []error { return o }
+
+// signedBy asks one server and believes nothing of its answer that is not
+// checked.
+func (i *Issuer) signedBy(ctx context.Context, url string, pins *pins, provider auth.Provider, ask *request) (*given, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTime)
+	defer cancel()
+	s := newServer(url, pins)
+	defer s.close()
+	authorities, err := s.info(ctx, i.Label, i.Profile)
+	if err != nil {
+		return nil, err
+	}
+	// The server's CA is judged before it gets a token.
+	if _, err := pins.vouchedFor(authorities, time.Now()); err != nil {
+		return nil, err
+	}
+	chain, err := s.sign(ctx, provider, signRequest(ask, i.Hosts, i.Profile, i.Label))
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return nil, refused.explain(i.AuthKey, i.Profile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pins.accept(answer{chain, authorities}, ask, time.Now())
+}
+
+// pins reads the file of CAs.
+func (i *Issuer) pins() (*pins, error) {
+	data, err := readFile(i.CA)
+	if err != nil {
+		return nil, err
+	}
+	cas, err := certs.ParseCertificates(i.CA, data)
+	if err != nil {
+		return nil, err
+	}
+	p := &pins{file: i.CA, cas: cas, pool: x509.NewCertPool()}
+	for _, c := range cas {
+		p.pool.AddCert(c)
+	}
+	return p, nil
+}
+
+// provider reads the key of authsign. No error has any of its bytes. The
+// prefixes env: and file: of cfssl's own configuration mean nothing here: what
+// a mounted file holds must not name others.
+func (i *Issuer) provider() (auth.Provider, error) {
+	data, err := readFile(i.AuthKey)
+	if err != nil {
+		return nil, err
+	}
+	key := strings.TrimSpace(string(data))
+	if _, err := hex.DecodeString(key); err != nil || key == "" {
+		return nil, fmt.Errorf("%s is not a key of a CFSSL profile: an even number of hexadecimal digits", i.AuthKey)
+	}
+	return auth.New(key, nil)
+}
+
+func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the file", path)
+	}
+	content, err := files.Read(path)
+	return content[filepath.Base(path)], err
+}

@@ -106,6 +106,9 @@ func (ca *CA) Bundle() []byte { return ca.bundle }
 // Key is the CA's key, PEM. Whoever has it is the CA.
 func (ca *CA) Key() []byte { return ca.keyPEM }
 
+// Name is the CA's common name.
+func (ca *CA) Name() string { return ca.cert.Subject.CommonName }
+
 // NotAfter is when the CA ends.
 func (ca *CA) NotAfter() time.Time { return ca.cert.NotAfter }
 

@@ -36,9 +36,23 @@ func (c *Cache) Put(name string, data []byte) error {
 	}
 	path := filepath.Join(c.Dir, name)
 	if err := c.replace(path, data); err != nil {
-		return fmt.Errorf("keep %s: %w", path, err)
+		return fmt.Errorf("keep %s: %w", path, causeOf(err))
 	}
 	return nil
+}
+
+// causeOf is what went wrong without the name of our temporary file, which
+// would be another each time.
+func causeOf(err error) error {
+	var pathErr *fs.PathError
+	var linkErr *os.LinkError
+	switch {
+	case errors.As(err, &pathErr):
+		return pathErr.Err
+	case errors.As(err, &linkErr):
+		return linkErr.Err
+	}
+	return err
 }
 
 func (c *Cache) replace(path string, data []byte) (err error) {

@@ -23,29 +23,43 @@ const developmentCA = "Sidegate development CA (not for production)"
 func caHelp() string {
 	return `Usage: sidegate ca init FOLDER
        sidegate ca issue FOLDER OUT [options]
+       sidegate ca serve FOLDER [options]
 
 A CA for laptops and tests: 30 days, no questions asked, its key in a file. init
 makes it; issue signs a certificate and writes it as a mounted Secret would be:
 tls.crt, tls.key and ca.crt in the folder OUT. Done again it rotates what is
-there under a running sidegate.
+there under a running sidegate. serve signs as a CFSSL server does, and prints
+the variables with which sidegate uses it; its key is FOLDER/auth-key.
 
+Options of issue:
     --host NAME       a DNS name or IP address of a server; repeatable
     --spiffe-id ID    the SPIFFE ID of a workload
     --name NAME       the common name; default: the first host or "client"
     --client          for a client; with --host for a server too
     --lifetime 24h    at most to the CA's end
 
+Options of serve:
+    --listen 127.0.0.1:8888
+    --host NAME       under which others reach it, besides localhost; repeatable
+    --lifetime 1h     of what it signs
+
 Example: a server and a client that know each other
 
     sidegate ca init ca
     sidegate ca issue ca server --host localhost
     sidegate ca issue ca client --spiffe-id spiffe://dev.example/me
+
+Example: a gate that has its certificates from a server
+
+    sidegate ca serve ca > variables &
+    sleep 1; . ./variables
+    SIDEGATE_ALLOW=anyone sidegate serve
 `
 }
 
-func runCA(_ context.Context, p *program) error {
+func runCA(ctx context.Context, p *program) error {
 	if len(p.args) == 0 {
-		return usagef("ca: say init or issue; ca -h shows how")
+		return usagef("ca: say init, issue or serve; ca -h shows how")
 	}
 	switch word, args := p.args[0], p.args[1:]; word {
 	case "init":
@@ -55,8 +69,10 @@ func runCA(_ context.Context, p *program) error {
 		return initCA(p, args[0])
 	case "issue":
 		return issue(p, args)
+	case "serve":
+		return serveCA(ctx, p, args)
 	default:
-		return usagef("ca: unknown word %q%s", word, didYouMean(word, []string{"init", "issue"}))
+		return usagef("ca: unknown word %q%s", word, didYouMean(word, []string{"init", "issue", "serve"}))
 	}
 }
 
@@ -101,15 +117,9 @@ func issue(p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	text := map[string][]byte{}
-	for _, name := range []string{"ca.crt", "ca.key"} {
-		if text[name], err = os.ReadFile(filepath.Join(folders[0], name)); err != nil {
-			return fmt.Errorf("%w; sidegate ca init %s makes a CA there", err, folders[0])
-		}
-	}
-	ca, err := devca.Load(text["ca.crt"], text["ca.key"])
+	ca, err := loadCA(folders[0])
 	if err != nil {
-		return fmt.Errorf("%s: %w", folders[0], err)
+		return err
 	}
 	pair, err := ca.Issue(leaf)
 	if err != nil {
@@ -120,6 +130,20 @@ func issue(p *program, args []string) error {
 	}
 	fmt.Fprintf(p.stderr, "signed %s into %s, for %s\n", leaf.Name, folders[1], leaf.Lifetime)
 	return nil
+}
+
+// loadCA reads the CA that init has made.
+func loadCA(dir string) (ca *devca.CA, err error) {
+	text := map[string][]byte{}
+	for _, name := range []string{"ca.crt", "ca.key"} {
+		if text[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("%w; sidegate ca init %s makes a CA there", err, dir)
+		}
+	}
+	if ca, err = devca.Load(text["ca.crt"], text["ca.key"]); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return ca, nil
 }
 
 // parseLeaf reads what to sign, and the two folders.

@@ -21,7 +21,7 @@ Usage:
                                    file; inject -h has the options
     sidegate inspect TARGET        certificates of a file, folder or HOST:PORT,
                                    and who would refuse them
-    sidegate ca init|issue         certificates for laptops and tests; ca -h
+    sidegate ca init|issue|serve   certificates for laptops and tests; ca -h
                                    shows how
     sidegate demo                  show it all on this machine
     sidegate version

@@ -151,7 +151,7 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 	}
 	var errs []error
 	for _, e := range split(err) {
-		if !strings.HasPrefix(e.Error(), prefix) {
+		if !strings.HasPrefix(e.Error(), prefix) { // it names its variable itself
 			e = fmt.Errorf("%s: %w", st.variable(e), e)
 		}
 		errs = append(errs, e)
@@ -193,14 +193,16 @@ func (a *assembly) loadFirst(ctx context.Context, st *store) error {
 	}
 }
 
-// variable is the one whose value an error speaks of.
+// variable is the one whose value an error speaks of: the longest one, since a
+// file may lie in the folder that another variable names.
 func (st *store) variable(err error) string {
+	found, longest := st.otherwise, ""
 	for _, name := range slices.Sorted(maps.Keys(st.variables)) {
-		if value := st.variables[name]; value != "" && strings.Contains(err.Error(), value) {
-			return name
+		if value := st.variables[name]; len(value) > len(longest) && strings.Contains(err.Error(), value) {
+			found, longest = name, value
 		}
 	}
-	return st.otherwise
+	return found
 }
 
 // files is the store of mounted files. trust says that client certificates are
@@ -269,10 +271,16 @@ func (a *assembly) cfssl() *store {
 	}
 	a.paths = append(a.paths, c.CFSSLCA, c.CFSSLAuthKey)
 	st := issued(issuer, func() error {
-		return errors.Join(needed(c.CFSSLURL, "CFSSL_URL"), needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check())
+		return joinFlat([]error{needed(c.CFSSLURL, "CFSSL_URL"), needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check()})
 	})
 	st.key, st.Retry = "cfssl", reload.Retry{First: time.Second, Last: time.Minute}
-	st.variables = map[string]string{prefix + "CFSSL_CA": c.CFSSLCA, prefix + "CFSSL_AUTH_KEY": c.CFSSLAuthKey, prefix + "CERT_CACHE": c.CertCache}
+	st.variables = map[string]string{
+		prefix + "CFSSL_CA":       c.CFSSLCA,
+		prefix + "CFSSL_AUTH_KEY": c.CFSSLAuthKey,
+		prefix + "CFSSL_PROFILE":  fmt.Sprintf("no profile %q", c.CFSSLProfile),
+		prefix + "CERT_CACHE":     c.CertCache,
+		prefix + "CERT_HOSTS":     `host "`, // as errors about one begin
+	}
 	st.otherwise = prefix + "CFSSL_URL"
 	return st
 }
