@@ -22,9 +22,14 @@ type Issuer interface {
 	String() string
 }
 
+// outdatable is an [Issuer] that may want to be asked before the time: what it
+// last returned was judged by something that has changed.
+type outdatable interface{ Outdated() bool }
+
 // Issued is the source of certificates that an [Issuer] makes: the one in
 // service until two thirds of its lifetime are over, give or take a tenth of it
-// so that the pods of a deployment don't all ask at once, and then the next.
+// so that the pods of a deployment don't all ask at once, and then the next. An
+// issuer with a method Outdated() bool is asked again whenever that is true, too.
 type Issued struct {
 	Issuer Issuer
 	// Now is the clock; nil means time.Now.
@@ -39,7 +44,8 @@ func (s *Issued) Load(ctx context.Context) (*Material, error) {
 	if s.Now != nil {
 		now = s.Now
 	}
-	if s.current != nil && now().Before(s.current.renew) {
+	o, ok := s.Issuer.(outdatable)
+	if s.current != nil && now().Before(s.current.renew) && !(ok && o.Outdated()) {
 		return s.current, nil
 	}
 	in, err := s.Issuer.Issue(ctx)

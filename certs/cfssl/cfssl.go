@@ -44,6 +44,7 @@
 package cfssl
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
@@ -84,6 +85,7 @@ type Issuer struct {
 
 	started  bool     // the cache was looked at
 	warnings []string // of the cache
+	judgedBy []byte   // the file of CAs that vouched for what was returned last
 }
 
 // pairName is what logs and metrics call the pair.
@@ -143,12 +145,34 @@ func (i *Issuer) Issue(ctx context.Context) (certs.Input, error) {
 	if err != nil {
 		return certs.Input{}, err
 	}
-	if !i.started {
-		i.started = true
-		if in, ok := i.kept(pins); ok {
-			return in, nil
-		}
+	in, ok := i.atStart(pins)
+	if !ok {
+		in, err = i.renewed(ctx, pins)
 	}
+	if err == nil {
+		i.judgedBy = pins.text
+	}
+	return in, err
+}
+
+// Outdated reports whether the file of CAs has changed since, so that who is
+// no longer vouched for is not noticed at the next renewal only.
+func (i *Issuer) Outdated() bool {
+	data, err := readFile(i.CA)
+	return err == nil && !bytes.Equal(data, i.judgedBy)
+}
+
+// atStart is what the cache has, for the first call.
+func (i *Issuer) atStart(pins *pins) (certs.Input, bool) {
+	if i.started {
+		return certs.Input{}, false
+	}
+	i.started = true
+	return i.kept(pins)
+}
+
+// renewed is a new certificate.
+func (i *Issuer) renewed(ctx context.Context, pins *pins) (certs.Input, error) {
 	provider, err := i.provider()
 	if err != nil {
 		return certs.Input{}, err
@@ -233,7 +257,7 @@ func (i *Issuer) pins() (*pins, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pins{file: i.CA, cas: cas, pool: x509.NewCertPool()}
+	p := &pins{file: i.CA, text: data, cas: cas, pool: x509.NewCertPool()}
 	for _, c := range cas {
 		p.pool.AddCert(c)
 	}

@@ -16,6 +16,7 @@ import (
 // pins are the CAs of the file that says whom to believe.
 type pins struct {
 	file string
+	text []byte
 	cas  []*x509.Certificate
 	pool *x509.CertPool
 }

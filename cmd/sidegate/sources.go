@@ -179,12 +179,17 @@ func (a *assembly) storeName(st *store, gate string) string {
 func (a *assembly) loadFirst(ctx context.Context, st *store) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(a.config.StartTimeout))
 	defer cancel()
+	var before error
 	for {
 		err := st.Load(ctx)
+		if err != nil && before != nil && ctx.Err() != nil {
+			return before // this attempt was cut short, and says only that
+		}
 		var unreachable *net.OpError
 		if !errors.As(err, &unreachable) {
 			return err
 		}
+		before = err
 		select {
 		case <-ctx.Done():
 			return err
