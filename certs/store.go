@@ -96,12 +96,14 @@ func (s *Store) Run(ctx context.Context, changed <-chan struct{}) error {
 	return s.loop.Run(ctx, changed)
 }
 
-// load is one attempt of the loop. What serves on while it fails may end or
-// become overdue meanwhile, which is said no later than at the next attempt.
+// load is one attempt of the loop. What serves on while attempts fail may end or
+// become overdue meanwhile, which is said in time all the same.
 func (s *Store) load(ctx context.Context) (reload.Result, error) {
 	r, err := s.replace(ctx)
 	if m := s.current.Load(); err != nil && m != nil {
-		s.remind(m.remarks(s.Now()))
+		now := s.Now()
+		s.remind(m.remarks(now))
+		r.Again = m.nextDate(now)
 	}
 	return r, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -640,5 +641,41 @@ func TestStoreUnderLoad(t *testing.T) {
 	end()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A source that says only whom to trust: nothing is presented, everything else
+// works.
+func TestStoreOfTrustAlone(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, map[string][]byte{"ca.crt": ca.PEM()})
+	s := &certs.Store{Source: &files.Source{WantTrust: true, ClientCA: v.Dir, OwnDomain: "td.example"}, Log: slog.New(slog.DiscardHandler)}
+	if err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ready(); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
+	var own *certs.OwnError
+	if _, err := s.GetCertificate(&tls.ClientHelloInfo{}); !errors.As(err, &own) {
+		t.Errorf("presents: %v", err)
+	}
+	if _, err := s.GetClientCertificate(&tls.CertificateRequestInfo{}); !errors.As(err, &own) {
+		t.Errorf("presents to a server: %v", err)
+	}
+	client := ca.Client(t, "c", "spiffe://td.example/c")
+	if _, err := s.VerifyPeer(client.Chain(t), x509.ExtKeyUsageClientAuth); err != nil {
+		t.Error(err)
+	}
+	if st := s.Status(); len(st.Certificates) != 1 || st.Certificates[0].Use != "client_ca" {
+		t.Errorf("status %+v", st.Certificates)
+	}
+	before, next := s.Generation(), certstest.NewCA(t, "next")
+	v.Update(t, map[string][]byte{"ca.crt": next.PEM()})
+	if err := s.Load(t.Context()); err != nil || s.Generation() == before {
+		t.Errorf("%v, generation %s", err, s.Generation())
+	}
+	if _, err := s.VerifyPeer(client.Chain(t), x509.ExtKeyUsageClientAuth); err == nil {
+		t.Error("a CA that is gone is believed")
 	}
 }

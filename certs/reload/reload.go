@@ -21,7 +21,8 @@ import (
 type Result struct {
 	Generation string // id of what is in service now
 	// Again asks for another load at that time without any change: something
-	// was staged. Zero: none.
+	// was staged. Zero: none. With an error it counts where it is before the
+	// next attempt would be.
 	Again time.Time
 }
 
@@ -116,7 +117,11 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 		}
 		switch {
 		case err != nil:
-			wake.Reset(retry)
+			wait := retry
+			if !again.IsZero() {
+				wait = min(wait, again.Sub(l.now()))
+			}
+			wake.Reset(wait)
 			retry = min(2*retry, pauses.Last)
 		case !again.IsZero():
 			wake.Reset(again.Sub(l.now()))
@@ -150,7 +155,7 @@ func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err er
 	l.note(r, err)
 	if err != nil {
 		l.say(err, before.Generation)
-		return time.Time{}, err
+		return r.Again, err
 	}
 	if !before.OK && before.Generation != "" {
 		l.Log.Info("reload works again", "source", l.What, "generation", r.Generation)

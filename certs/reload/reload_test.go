@@ -3,7 +3,9 @@ package reload_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +233,120 @@ func TestLoopUsesItsClock(t *testing.T) {
 		}
 		if got := l.Status().LastSuccess; !got.Equal(x.start.Add(ahead + time.Hour)) {
 			t.Errorf("last success %s", got)
+		}
+	})
+}
+
+// ROT-15: the pauses of Retry grow up to its cap, also while each failure reads
+// differently.
+func TestLoopRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &thing{start: time.Now()}
+		n := 0
+		l := &reload.Loop{What: "things", Log: slog.New(slog.DiscardHandler), Retry: reload.Retry{First: 10 * time.Second, Last: time.Minute}}
+		l.Load = func(ctx context.Context) (reload.Result, error) {
+			n++
+			r, _ := x.load(ctx)
+			return r, fmt.Errorf("failure %d", n)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), 4*time.Minute)
+		defer stop()
+		if err := l.Run(ctx, nil); err != nil {
+			t.Fatal(err)
+		}
+		want := []time.Duration{0, 10 * time.Second, 30 * time.Second, 70 * time.Second, 130 * time.Second, 190 * time.Second}
+		if !slices.Equal(x.loads, want) {
+			t.Errorf("loads at %v, want %v", x.loads, want)
+		}
+	})
+}
+
+// A success begins the pauses anew.
+func TestLoopRetryBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &thing{start: time.Now(), err: errors.New("away")}
+		l := &reload.Loop{What: "things", Load: x.load, Log: slog.New(slog.DiscardHandler), Retry: reload.Retry{First: 10 * time.Second, Last: time.Minute}}
+		ctx, stop := context.WithCancel(t.Context())
+		changed, done := make(chan struct{}), make(chan error)
+		go func() { done <- l.Run(ctx, changed) }()
+		time.Sleep(100 * time.Second)
+		x.set(nil, 0)
+		changed <- struct{}{}
+		time.Sleep(time.Second)
+		x.set(errors.New("away"), 0)
+		changed <- struct{}{}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if n := len(x.loads); x.loads[n-1]-x.loads[n-2] != 10*time.Second {
+			t.Errorf("loads at %v, want the last two 10 s apart", x.loads)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The memory of what was said is bounded, whatever a source puts into its
+// errors.
+func TestLoopForgetsWhatItSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, changed := &thing{}, make(chan struct{})
+		x.run(t, changed)
+		say := func(text string) {
+			x.set(errors.New(text), 0)
+			changed <- struct{}{}
+			synctest.Wait()
+			time.Sleep(200 * time.Millisecond)
+		}
+		say("first")
+		for i := range 99 {
+			say(fmt.Sprintf("failure %d.", i))
+		}
+		say("first")
+		if n := strings.Count(x.log.String(), "first"); n != 1 {
+			t.Errorf("said %d times among 100", n)
+		}
+		say("one more")
+		say("first")
+		if n := strings.Count(x.log.String(), "first"); n != 2 {
+			t.Errorf("said %d times in all, want again after 100 others", n)
+		}
+	})
+}
+
+// A failure before anything was in service is another line than one after.
+func TestLoopSaysWhatIsInService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &thing{err: errors.New("away")}
+		l := &reload.Loop{What: "things", Load: x.load, Log: slog.New(slog.NewTextHandler(&x.log, nil))}
+		if l.First(t.Context()) == nil {
+			t.Fatal("no error")
+		}
+		if x.log.String() != "" {
+			t.Errorf("First logs what it returns: %s", x.log.String())
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		changed, done := make(chan struct{}), make(chan error)
+		go func() { done <- l.Run(ctx, changed) }()
+		synctest.Wait()
+		const none, old = "load failed, nothing is in service", "reload refused, last good stays in service"
+		if log := x.log.String(); strings.Count(log, none) != 1 || strings.Contains(log, old) {
+			t.Errorf("log:\n%s", log)
+		}
+		time.Sleep(time.Second)
+		x.set(nil, 0)
+		changed <- struct{}{}
+		time.Sleep(time.Second)
+		x.set(errors.New("away"), 0)
+		changed <- struct{}{}
+		synctest.Wait()
+		if log := x.log.String(); strings.Count(log, none) != 1 || strings.Count(log, old) != 1 || !strings.Contains(log, "generation=g") {
+			t.Errorf("log:\n%s", log)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
 		}
 	})
 }
