@@ -43,13 +43,14 @@ func serveCA(ctx context.Context, p *program, args []string) error {
 	if ca.Name() != developmentCA {
 		return usagef("ca serve: %s holds %q, and only a CA of sidegate ca init is served: %q", s.dir, ca.Name(), developmentCA)
 	}
-	key, err := authKey(filepath.Join(s.dir, "auth-key"))
+	keyFile := filepath.Join(s.dir, "auth-key")
+	key, err := authKey(keyFile)
 	if err != nil {
 		return err
 	}
 	handler, err := ca.Handler(key, s.lifetime)
 	if err != nil {
-		return usagef("ca serve: %v", err)
+		return usagef("ca serve: %s: %v", keyFile, err)
 	}
 	l, err := net.Listen("tcp", s.listen)
 	if err != nil {
@@ -59,8 +60,8 @@ func serveCA(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	fmt.Fprintf(p.stderr, "warning: %s signs any name for whoever has %s/auth-key: for laptops and tests alone\n", developmentCA, s.dir)
-	s.printVariables(p.stdout, l.Addr())
+	fmt.Fprintf(p.stderr, "warning: %s signs any name for whoever has %s: for laptops and tests alone\n", developmentCA, keyFile)
+	s.printVariables(p.stdout, l.Addr(), keyFile)
 	return listenAndSign(ctx, tls.NewListener(l, config), handler, slog.New(slog.NewTextHandler(p.stderr, nil)))
 }
 
@@ -76,6 +77,8 @@ func parseSigningServer(args []string) (*signingServer, error) {
 	switch {
 	case err != nil:
 		return nil, usagef("ca serve: %v; ca -h lists the options", err)
+	case s.lifetime < time.Second:
+		return nil, usagef("ca serve: --lifetime %s is shorter than 1s", s.lifetime)
 	case len(folders) != 1:
 		return nil, usagef("ca serve takes the CA's folder: sidegate ca serve ca")
 	}
@@ -95,7 +98,7 @@ func (s *signingServer) names(addr net.Addr) []string {
 }
 
 // printVariables prints what a shell can read.
-func (s *signingServer) printVariables(w io.Writer, addr net.Addr) {
+func (s *signingServer) printVariables(w io.Writer, addr net.Addr, keyFile string) {
 	host, port, err := net.SplitHostPort(addr.String())
 	if ip := net.ParseIP(host); err != nil || ip.IsUnspecified() {
 		host = "localhost"
@@ -108,7 +111,7 @@ export SIDEGATE_CFSSL_URL=https://%s
 export SIDEGATE_CFSSL_CA=%s
 export SIDEGATE_CFSSL_AUTH_KEY=%s
 export SIDEGATE_CERT_HOSTS=localhost
-`, net.JoinHostPort(host, port), shellWord(filepath.Join(s.dir, "ca.crt")), shellWord(filepath.Join(s.dir, "auth-key")))
+`, net.JoinHostPort(host, port), shellWord(filepath.Join(s.dir, "ca.crt")), shellWord(keyFile))
 }
 
 // shellWord is one word of a shell.
