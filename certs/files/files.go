@@ -44,6 +44,10 @@ type Source struct {
 // kubelet's, the others OpenShift's and trust-manager's.
 var caNames = []string{"ca.crt", "ca-bundle.crt", "service-ca.crt", "trust-bundle.pem", "ca.pem"}
 
+// IsCA reports whether a file of that name in a folder is taken for CAs, and
+// never for a certificate to present.
+func IsCA(name string) bool { return slices.Contains(caNames, name) }
+
 const crlName = "crl.pem"
 
 // String names the folders.
@@ -124,8 +128,8 @@ func addPairs(in *certs.Input, dir string, content map[string][]byte, first bool
 		stem := strings.TrimSuffix(name, kind)
 		cert, key := stem+".crt", stem+".key"
 		switch {
-		case kind != ".crt" && kind != ".key" || name == cert && slices.Contains(caNames, cert):
-		case slices.Contains(caNames, cert):
+		case kind != ".crt" && kind != ".key" || name == cert && IsCA(cert):
+		case IsCA(cert):
 			in.Notes = append(in.Notes, fmt.Sprintf("%s is not used; the key of a CA has no business here", filepath.Join(dir, key)))
 		case content[cert] == nil:
 			return fmt.Errorf("%s has %s but no %s", dir, key, cert)

@@ -106,13 +106,27 @@ func odd(c *x509.Certificate, now time.Time) []string {
 	}
 	add(now.Before(c.NotBefore), "it is not valid before %s", date(c.NotBefore))
 	add(now.After(c.NotAfter), "it ended %s", date(c.NotAfter))
+	list = append(list, Weak(c)...)
+	add(!c.IsCA && c.KeyUsage&x509.KeyUsageCertSign != 0, "it may sign certificates and is no CA")
+	return list
+}
+
+// Weak says what of a certificate's key and of its signature peers refuse; nil:
+// nothing.
+func Weak(c *x509.Certificate) []string {
+	var list []string
 	if k, ok := c.PublicKey.(*rsa.PublicKey); ok {
-		add(k.N.BitLen() < minRSA, "an RSA key of %d bits is too short; %d are the least", k.N.BitLen(), minRSA)
-		add(k.N.BitLen() > maxRSA, "an RSA key of %d bits is longer than is verified, %d", k.N.BitLen(), maxRSA)
+		switch bits := k.N.BitLen(); {
+		case bits < minRSA:
+			list = append(list, fmt.Sprintf("an RSA key of %d bits is too short; %d are the least", bits, minRSA))
+		case bits > maxRSA:
+			list = append(list, fmt.Sprintf("an RSA key of %d bits is longer than is verified, %d", bits, maxRSA))
+		}
 	}
 	weak := []x509.SignatureAlgorithm{x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1}
-	add(slices.Contains(weak, c.SignatureAlgorithm), "it is signed by %s, which is broken", c.SignatureAlgorithm)
-	add(!c.IsCA && c.KeyUsage&x509.KeyUsageCertSign != 0, "it may sign certificates and is no CA")
+	if slices.Contains(weak, c.SignatureAlgorithm) {
+		list = append(list, fmt.Sprintf("it is signed by %s, which is broken", c.SignatureAlgorithm))
+	}
 	return list
 }
 
