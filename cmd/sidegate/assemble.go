@@ -35,6 +35,8 @@ type assembly struct {
 	policy *policy.Store  // of the policy file; nil: there is none
 	reload []*reload.Loop // of users and policy
 	paths  []string       // all that is watched
+
+	lookOnly bool // nothing is to be issued for it, by cfssl or acme
 }
 
 // rules is the policy in force.
@@ -75,7 +77,11 @@ func (a *assembly) decider() tlsproxy.Decider {
 // problem at once.
 func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, error) {
 	a := &assembly{config: c, log: log}
-	specs, specErr := gateSpecs(c)
+	return a, a.fill(ctx)
+}
+
+func (a *assembly) fill(ctx context.Context) error {
+	specs, specErr := gateSpecs(a.config)
 	userErr := a.loadUsers(ctx)
 	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
 	certErr := a.loadCertificates(ctx, specs)
@@ -89,7 +95,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, erro
 			a.gates[i].Authenticators = []tlsproxy.Authenticator{a.users}
 		}
 	}
-	return a, joinFlat([]error{specErr, userErr, policyErr, certErr, errors.Join(upstreamErrs...)})
+	return joinFlat([]error{specErr, userErr, policyErr, certErr, errors.Join(upstreamErrs...)})
 }
 
 // loadUsers reads the users where there are any. The default path counts

@@ -29,6 +29,7 @@ type store struct {
 	// the watch on files does.
 	signals func() <-chan struct{}
 	check   func() error // what is wrong with its configuration
+	issues  bool         // a load may have a certificate issued
 	// trustOnly says that nothing is presented.
 	trustOnly bool
 	// variables are those with a value that an error of the source may speak
@@ -143,7 +144,7 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 	st.Name = a.storeName(st, s.name)
 	a.stores = append(a.stores, st)
 	err := st.check()
-	if err == nil {
+	if err == nil && !(st.issues && a.lookOnly) {
 		err = a.loadFirst(ctx, st)
 	}
 	if err == nil {
@@ -329,7 +330,7 @@ func hostErrors(issuer *acme.Issuer) error {
 
 // issued is the store of certificates that a server makes.
 func issued(issuer certs.Issuer, check func() error) *store {
-	return &store{Store: &certs.Store{Source: &certs.Issued{Issuer: issuer}, RefuseExpired: true}, check: check}
+	return &store{Store: &certs.Store{Source: &certs.Issued{Issuer: issuer}, RefuseExpired: true}, check: check, issues: true}
 }
 
 // needed reports a list that must not be empty.

@@ -118,7 +118,12 @@ func askAdmin(ctx context.Context, p *program, method, path string) ([]byte, err
 	if c.Admin == none {
 		return nil, usagef("SIDEGATE_ADMIN is none, so nobody can be asked")
 	}
-	_, port, err := net.SplitHostPort(c.Admin)
+	return askAdminAt(ctx, c.Admin, method, path)
+}
+
+// askAdminAt asks whoever has the port of the address on this host.
+func askAdminAt(ctx context.Context, addr, method, path string) ([]byte, error) {
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, usagef("SIDEGATE_ADMIN: %w", err)
 	}
