@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -26,20 +27,83 @@ func listed(what string, err error) error {
 	return fmt.Errorf("%s: %d problems:\n  - %s", what, len(lines), strings.Join(lines, "\n  - "))
 }
 
+func checkHelp() string {
+	return `Usage: sidegate check [--print]
+       sidegate check --here [--name NAME]... [--json]
+
+Loads what serve would, and says what serve would refuse.
+
+    --print      the configuration in force
+    --here       look around in this container too, for what keeps TLS from
+                 working: mounts and permissions, dates and the clock, names,
+                 chains, keys, CAs, file events, ports, the application and
+                 the ways around the gate, servers that certificates come from
+    --name NAME  a name or address by which clients call, such as the
+                 Service's; the certificate must hold it
+    --json       as JSON
+
+Nothing is changed, and no certificate is ordered, by --here:
+
+    kubectl exec POD -c sidegate -- /sidegate check --here --name web.default.svc
+
+Exit codes: 0 nothing is broken (there may be warnings), 1 --here: something is,
+2 wrong arguments, or a configuration that serve would refuse.
+`
+}
+
+// checkOptions are what check was asked for.
+type checkOptions struct {
+	show, here, json bool
+	names            []string
+}
+
+func parseCheck(args []string) (*checkOptions, error) {
+	o := &checkOptions{}
+	flags := flag.NewFlagSet("check", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.BoolVar(&o.show, "print", false, "")
+	flags.BoolVar(&o.here, "here", false, "")
+	flags.BoolVar(&o.json, "json", false, "")
+	flags.Func("name", "", func(name string) error {
+		if !callable(name) {
+			return errors.New("it is neither a DNS name nor an IP address")
+		}
+		o.names = append(o.names, name)
+		return nil
+	})
+	for _, arg := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if strings.HasPrefix(arg, "-") && flags.Lookup(name) == nil {
+			return nil, usagef("check: unknown argument %q%s", arg, didYouMean(arg, []string{"--print", "--here", "--name", "--json"}))
+		}
+	}
+	switch err := flags.Parse(args); {
+	case err != nil:
+		return nil, usagef("check: %v; check -h lists the options", err)
+	case flags.NArg() > 0:
+		return nil, usagef("check takes no words, got %q; check -h lists the options", flags.Arg(0))
+	case o.here && o.show:
+		return nil, usagef("check: --print and --here are two questions; ask one")
+	case !o.here && (o.json || len(o.names) > 0):
+		return nil, usagef("check: --name and --json go with --here")
+	}
+	return o, nil
+}
+
 // runCheck does what serve does before it binds, and says what it found.
 func runCheck(ctx context.Context, p *program) error {
-	show := false
-	for _, arg := range p.args {
-		if arg != "--print" {
-			return usagef("check: unknown argument %q%s", arg, didYouMean(arg, []string{"--print"}))
-		}
-		show = true
+	o, err := parseCheck(p.args)
+	if err != nil {
+		return err
+	}
+	if o.here {
+		return runDoctor(ctx, p, o.names, o.json)
 	}
 	c, err := parseConfig(p.environ)
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}
-	if show {
+	if o.show {
 		printConfig(p.stdout, c)
 	}
 	a, err := assemble(ctx, c, slog.New(slog.DiscardHandler))

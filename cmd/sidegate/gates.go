@@ -80,8 +80,11 @@ func prefixEach(variable string, err error) []error {
 	return all
 }
 
-// split is the problems of a joined error, or the one that it is.
+// split is the problems of a joined error, or the one that it is; none of nil.
 func split(err error) []error {
+	if err == nil {
+		return nil
+	}
 	var joined interface{ Unwrap() []error }
 	if errors.As(err, &joined) {
 		return joined.Unwrap()

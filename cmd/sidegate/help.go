@@ -8,6 +8,8 @@ Usage:
     sidegate [serve]               serve, configured by SIDEGATE_* variables
     sidegate check [--print]       say what serve would refuse; --print: the
                                    configuration in force, secrets redacted
+    sidegate check --here          why does TLS not work in this container?
+                                   check -h has the options
     sidegate explain METHOD PATH   what is decided about a request, and why;
                                    explain -h has the options
     sidegate status [--ready]      what the running process has in service;

@@ -41,7 +41,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", runServe, nil},
-		{"check", runCheck, nil},
+		{"check", runCheck, checkHelp},
 		{"explain", runExplain, explainHelp},
 		{"status", runStatus, nil},
 		{"drain", runDrain, nil},
@@ -82,6 +82,9 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	}
 	if errors.Is(err, errDenied) {
 		return exitDenied
+	}
+	if errors.Is(err, errBroken) {
+		return exitFailed
 	}
 	fmt.Fprintf(stderr, "sidegate: %v\n", err)
 	var usage usageError
