@@ -288,7 +288,20 @@ var further = []struct{ text, do string }{
 	{"PEM", "write PEM there: the chain into tls.crt, the key into tls.key"},
 	{"holds no ", "write PEM there: the chain into tls.crt, the key into tls.key, CAs into ca.crt"},
 	{"more than one key", "leave the key of the first certificate, and no other"},
+	{"tls.crt but no tls.key", "mount a Secret of type kubernetes.io/tls, whole"},
+	{".key but no ", "mount a Secret of type kubernetes.io/tls, whole"},
+	{"not signed by a CA of the bundle", "mount the list that a CA of the bundle signed"},
 	{"not loopback", "let the application listen on 127.0.0.1 and name that in the gate"},
+}
+
+// otherwise is what to do about errors that neither say it nor are known.
+var otherwise = map[string]string{
+	"variables": "correct it in the container's env; README.md has every variable and option",
+	"users":     "correct the Secret; sidegate passwd writes such files",
+	"policy":    "correct the rules; sidegate explain METHOD PATH tries them",
+	"spiffe":    "see the SPIRE agent's log, and that this pod has an entry",
+	"cfssl":     "correct the variable or the file it names",
+	"acme":      "correct the variable or the file it names",
 }
 
 // problem tells an error as broken.
@@ -302,7 +315,7 @@ func (f *findings) problem(about string, err error) {
 			do = a.do
 		}
 	}
-	f.broken(about, do, "%s%s", found, whose(found))
+	f.broken(about, cmp.Or(do, otherwise[about], "correct what is mounted"), "%s%s", found, whose(found))
 }
 
 // lookAtRules tells who may pass, and what is odd about that.

@@ -210,6 +210,11 @@ func (d *doctor) lookAtCertificate(in *tlsFolder, stem string) findings {
 	}
 	d.served = append(d.served, served{path, chain[0]})
 	f := in.lookAtChain(path, chain)
+	if leaf := chain[0]; leaf.IsCA && len(chain) > 1 {
+		f.broken("chain", "put the certificates in order: the leaf, then whoever signed each", "%s begins with a CA, %s; the first certificate is taken for the server's own", path, leaf.Subject)
+	} else if len(leaf.DNSNames)+len(leaf.IPAddresses)+len(leaf.URIs) == 0 {
+		f.broken("names", "have it issued with the Service's name as a subjectAltName", "%s holds no name; clients don't look at its common name %q", path, leaf.Subject.CommonName)
+	}
 	for i, c := range chain {
 		where, dates := path, d.lookAtDates(path, c.NotBefore, c.NotAfter)
 		if i > 0 {

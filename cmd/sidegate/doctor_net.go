@@ -192,7 +192,7 @@ func (d *doctor) lookAtRunning(ctx context.Context) (*statusReport, findings) {
 	case errors.As(err, &op) && op.Op == "dial":
 		f.ok("listen", "no sidegate runs here: nobody answers at %s", d.config.Admin)
 	default:
-		f.broken("listen", "give SIDEGATE_ADMIN another port, or end what has it", "SIDEGATE_ADMIN: whoever answers at %s is no sidegate", d.config.Admin)
+		f.broken("listen", "give SIDEGATE_ADMIN another port, or end what has it", "SIDEGATE_ADMIN: whoever answers at %s is no sidegate, or hangs", d.config.Admin)
 	}
 	return nil, f
 }
@@ -235,6 +235,8 @@ func (d *doctor) lookAtListen(ctx context.Context, s *gateSpec, running *statusR
 		}
 	}
 	switch err := d.couldListen(ctx, s.listen, running != nil); {
+	case errors.Is(err, syscall.EADDRINUSE) && d.config.Admin == none:
+		f.ok("listen", "somebody listens at %s; SIDEGATE_ADMIN is none, so whether that is sidegate can't be asked", address)
 	case errors.Is(err, syscall.EADDRINUSE):
 		f.broken("listen", "end what has it (an application that binds all addresses?), or give the gate another port", "somebody else listens at %s, so gate %s can't", address, s.name)
 	case errors.Is(err, fs.ErrPermission):
