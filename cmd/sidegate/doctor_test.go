@@ -185,6 +185,7 @@ func TestDoctorReadsCertificates(t *testing.T) {
 		"not yet valid":       {pair(serving(t, ca, early)), nil, "broken", "clock", "2 hours earlier", ""},
 		"just made":           {pair(serving(t, ca, fresh)), nil, "ok", "expiry", "in 23 hours", ""},
 		"ended intermediate":  {pair(oldBetween), nil, "broken", "expiry", "certificate 2 (CN=old) ended", ""},
+		"ended but there":     {with(pair(oldBetween), "ca.crt", ca.PEM()), anyPeer, "ok", "chain", "reaches a CA beside it", "expiry"},
 		"no intermediate":     {with(with(pair(below), "tls.crt", leafAlone), "ca.crt", ca.PEM()), nil, "broken", "chain", "ends below CN=between, and that is not among the CAs beside it", "ca"},
 		"perhaps none":        {with(with(pair(below), "tls.crt", leafAlone), "ca.crt", ca.PEM()), anyPeer, "warning", "chain", "nothing, if ca.crt is for clients alone", ""},
 		"seldom a root":       {pair(aia), nil, "warning", "chain", "tells where its issuer CN=ca can be had", ""},
@@ -205,8 +206,11 @@ func TestDoctorReadsCertificates(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := diagnose(t, secretOf(t, c.content, c.environ...))
 			d.want(t, c.level, c.about, c.text)
+			if c.about == "clock" && d.Broken != 1 {
+				t.Errorf("told %d times:\n%s", d.Broken, d.text)
+			}
 			if c.level == "ok" {
-				d.wantOnly(t)
+				d.wantOnly(t, c.also)
 			} else {
 				d.wantOnly(t, c.about, c.also)
 			}
@@ -254,6 +258,9 @@ func TestDoctorGoesOn(t *testing.T) {
 	d.want(t, "broken", "expiry", "ended")
 	d.want(t, "broken", "files", "SIDEGATE_USERS: read ")
 	d.wantOnly(t, "variables", "pair", "expiry", "files")
+	if strings.Contains(d.text, "no gate has its certificate from") {
+		t.Errorf("what follows from a gate that is not right is told:\n%s", d.text)
+	}
 	var told []string
 	for _, f := range d.Findings {
 		if slices.Contains(told, f.Found) {
