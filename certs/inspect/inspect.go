@@ -224,12 +224,19 @@ func remaining(d time.Duration) string {
 	if d <= 0 {
 		return "over"
 	}
-	days := int(d.Hours()) / 24
+	return Roughly(d) + " left"
+}
+
+// Roughly is a duration as people say it: an SVID may last for an hour, a CA for
+// years.
+func Roughly(d time.Duration) string {
 	switch {
-	case days >= 2:
-		return fmt.Sprintf("%d days left", days)
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours())/24)
 	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours left", int(d.Hours()))
+		return fmt.Sprintf("%d hours", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
 	}
-	return fmt.Sprintf("%d minutes left", int(d.Minutes()))
+	return fmt.Sprintf("%d seconds", int(d.Seconds()))
 }

@@ -108,7 +108,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("lacks %q:\n%s", want, got)
 		}
 	}
-	for left, want := range map[time.Duration]string{-1: "over", 3 * time.Hour: "3 hours left", time.Hour: "60 minutes left", 72 * time.Hour: "3 days left"} {
+	for left, want := range map[time.Duration]string{-1: "over", 3 * time.Hour: "3 hours left", time.Hour: "60 minutes left", 72 * time.Hour: "3 days left", time.Minute: "60 seconds left"} {
 		if got := remaining(left); got != want {
 			t.Errorf("%v: got %q, want %q", left, got, want)
 		}

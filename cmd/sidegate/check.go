@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sidegate/certs/inspect"
 )
 
 // listed puts each of several problems on a line of its own.
@@ -125,7 +127,7 @@ func report(w io.Writer, a *assembly) {
 	for _, s := range a.stores {
 		st := s.Status()
 		for _, c := range st.Certificates {
-			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), roughly(time.Until(c.NotAfter)))
+			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), inspect.Roughly(time.Until(c.NotAfter)))
 		}
 		for _, warning := range st.Warnings {
 			fmt.Fprintln(w, "warning:", warning)
@@ -136,19 +138,6 @@ func report(w io.Writer, a *assembly) {
 		fmt.Fprintln(w, "warning:", warning)
 	}
 	fmt.Fprintln(w, "ok")
-}
-
-// roughly leaves of a duration what matters: an SVID may last for an hour, a CA
-// for years.
-func roughly(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d >= 3*day:
-		return fmt.Sprintf("%d days", d/day)
-	case d >= 3*time.Minute:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	}
-	return d.Round(time.Second).String()
 }
 
 // printConfig writes the configuration in force as assignments. No variable

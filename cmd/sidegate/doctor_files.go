@@ -251,33 +251,20 @@ func (d *doctor) lookAtDates(where string, from, to time.Time) findings {
 	switch {
 	case now.Before(from):
 		f.broken("clock", "if the certificate is right the node's clock is not: see its time service (chrony, systemd-timesyncd)",
-			"%s is not valid before %s, and the clock here says %s, %s earlier", where, rfc3339(from), rfc3339(now), roughly(from.Sub(now)))
+			"%s is not valid before %s, and the clock here says %s, %s earlier", where, rfc3339(from), rfc3339(now), inspect.Roughly(from.Sub(now)))
 	case left < 0:
 		f.broken("expiry", "have it renewed, and see why that did not happen (kubectl describe certificate)",
-			"%s ended %s, %s ago", where, rfc3339(to), roughly(-left))
+			"%s ended %s, %s ago", where, rfc3339(to), inspect.Roughly(-left))
 	case left < to.Sub(from)/3:
 		f.warn("expiry", "see who renews it and why it has not come (kubectl describe certificate); most do so with a third left",
-			"%s ends %s, in %s: that is the last third of its time", where, rfc3339(to), roughly(left))
+			"%s ends %s, in %s: that is the last third of its time", where, rfc3339(to), inspect.Roughly(left))
 	default:
-		f.ok("expiry", "%s ends %s, in %s", where, rfc3339(to), roughly(left))
+		f.ok("expiry", "%s ends %s, in %s", where, rfc3339(to), inspect.Roughly(left))
 	}
 	return f
 }
 
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// roughly is a time as people say it.
-func roughly(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours())/24)
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
-	}
-	return fmt.Sprintf("%d seconds", int(d.Seconds()))
-}
 
 // lookAtChain says whether whoever knows the root can follow the chain to it.
 // Dates are not asked here, nor the order, which the loader judges.
