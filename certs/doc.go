@@ -6,6 +6,10 @@
 //	go store.Run(ctx, changed)
 //	tls.Config{GetCertificate: store.GetCertificate}
 //
+// Where they come from is a [Source]: [sidegate/certs/files] reads mounted
+// folders, [sidegate/certs/spiffe] hears the SPIFFE Workload API, and [Issued]
+// asks an [Issuer] for the next one in time.
+//
 // # Promises
 //
 // A [Material] is one immutable value: certificates, roots and CRLs that were
@@ -20,8 +24,8 @@
 // trusted. One past its nextUpdate refuses the certificates of its issuer.
 //
 // What an operator should know (CRL overdue, CA or certificate expired) is
-// logged once when it becomes true, without any event, and stands in the
-// [Status] for as long as it is.
+// logged once when it becomes true, without any event and while nothing can be
+// loaded, and stands in the [Status] for as long as it is.
 //
 // [Store.VerifyPeer] asks the roots of the generation in service, on resumed
 // sessions too, at the exact time, without any network connection.

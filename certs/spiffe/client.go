@@ -32,12 +32,13 @@ var usual = []string{
 	"unix:///run/spire/sockets/agent.sock",
 }
 
-// Bounds of the connection. The agent is on this node, so to ask often costs
-// little, and what it does not answer soon it won't.
+// Bounds of the connection. The agent is on this node: to look whether it is
+// back costs nothing, while each question makes it attest us anew.
 const (
-	firstPause  = 200 * time.Millisecond
-	maxPause    = 5 * time.Second
-	dialTimeout = 5 * time.Second
+	firstPause   = 200 * time.Millisecond
+	maxPause     = 5 * time.Second // between two questions
+	maxDialPause = time.Second     // between two attempts to connect
+	dialTimeout  = 5 * time.Second
 )
 
 // address is a socket as net.Dial wants it.
@@ -72,7 +73,8 @@ type client struct {
 
 // connect makes a client, which connects when it is first used.
 func (s *Source) connect(ctx context.Context) (*client, error) {
-	c := &client{source: s, pauses: &pauses{}}
+	c := &client{source: s}
+	c.pauses = &pauses{client: c}
 	socket := s.Socket
 	if socket == "" {
 		socket = usual[0] // only a form: connectNow looks where it is
@@ -87,7 +89,7 @@ func (s *Source) connect(ctx context.Context) (*client, error) {
 			grpc.WithNoProxy(),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: maxPause},
+				Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 2, Jitter: 0.2, MaxDelay: maxDialPause},
 				MinConnectTimeout: dialTimeout,
 			}),
 		))
@@ -169,11 +171,11 @@ func (c *client) explain(err error) error {
 	case st.Code() == codes.Unavailable:
 		return fmt.Errorf("%s accepts connections and breaks them off; the agent's log may tell why, or it is not the Workload API", c.source)
 	case st.Code() == codes.PermissionDenied:
-		return fmt.Errorf("%s has no identity for this workload (%s): there is no registration entry that selects this pod, or it is not at this node yet", c.source, st.Message())
+		return fmt.Errorf("%s has no identity for this workload (%.200s): there is no registration entry that selects this pod, or it is not at this node yet", c.source, st.Message())
 	case st.Code() == codes.Unimplemented:
-		return fmt.Errorf("%s is not the Workload API, though it speaks gRPC (%s)", c.source, st.Message())
+		return fmt.Errorf("%s is not the Workload API, though it speaks gRPC (%.200s)", c.source, st.Message())
 	}
-	return fmt.Errorf("%s answers %s: %s", c.source, st.Code(), st.Message())
+	return fmt.Errorf("%s answers %s: %.200s", c.source, st.Code(), st.Message())
 }
 
 // explainDial says why nobody could be reached.
@@ -213,7 +215,10 @@ func withoutKey(text string) string {
 
 // pauses are those between two attempts of one watch: go-spiffe's, and ours
 // where go-spiffe gives up.
-type pauses struct{ next time.Duration }
+type pauses struct {
+	client *client
+	next   time.Duration
+}
 
 // NewBackoff implements workloadapi.BackoffStrategy. It goes on where the last
 // watch was.
@@ -222,6 +227,9 @@ func (p *pauses) NewBackoff() workloadapi.Backoff { return p }
 // Next is the pause to make now; the one after it is twice as long.
 func (p *pauses) Next() time.Duration {
 	p.next = min(max(2*p.next, firstPause), maxPause)
+	if p.client.dialError() != nil {
+		return min(p.next, maxDialPause)
+	}
 	return p.next
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"sidegate/certs"
 )
@@ -185,21 +187,20 @@ func (s *Source) fetch(ctx context.Context) (*workloadapi.X509Context, error) {
 	}
 	defer c.Close()
 	why := fmt.Errorf("%s does not answer in time", s)
-	for {
+	for ctx.Err() == nil {
 		x, err := c.FetchX509Context(ctx)
-		switch {
-		case err == nil:
+		if err == nil {
 			return x, nil
-		case ctx.Err() == nil:
+		}
+		if ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded { // that says no more than that time is up
 			why = c.explain(err)
 			if !mayPass(err) {
 				return nil, why
 			}
-			pause(ctx, c.pauses.Next())
-		default: // this error says no more than that we gave up
-			return nil, why
 		}
+		pause(ctx, c.pauses.Next())
 	}
+	return nil, why
 }
 
 // input is what there is to present and whom to trust. The bundles stand each

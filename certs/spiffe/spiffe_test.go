@@ -225,7 +225,11 @@ func TestLoadGivesUp(t *testing.T) {
 			return w.Socket
 		}, []string{"answers Internal: not synced"}, false},
 		{"who breaks off", func(_ *world, t *testing.T) string {
-			l := listen(t, func(c net.Conn) { _ = c.Close() })
+			l := listen(t, func(c net.Conn) {
+				_, _ = c.Read(make([]byte, 1))
+				_ = c.(*net.TCPConn).SetLinger(0) // a reset, whose error names a port of ours
+				_ = c.Close()
+			})
 			return "tcp://" + l
 		}, []string{"accepts connections and breaks them off"}, false},
 		{"who is silent", func(_ *world, t *testing.T) string {
