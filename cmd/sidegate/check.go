@@ -44,7 +44,7 @@ Loads what serve would, and says what serve would refuse.
                  Service's; the certificate must hold it
     --json       as JSON
 
-Nothing is changed, and no certificate is ordered, by --here:
+--here leaves nothing changed and has no certificate issued:
 
     kubectl exec POD -c sidegate -- /sidegate check --here --name web.default.svc
 

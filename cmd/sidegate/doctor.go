@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -37,7 +36,7 @@ func (l level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 // finding is one thing that the doctor looked at.
 type finding struct {
 	Level level  `json:"level"`
-	About string `json:"about"` // one word, which stays the same: files, mount, pair, names, …
+	About string `json:"about"` // one word; programs may rely on it
 	Found string `json:"found"`
 	Do    string `json:"do,omitempty"`
 }
@@ -74,13 +73,13 @@ func (f findings) count(l level) int {
 
 var variablePrefix = regexp.MustCompile(`^(SIDEGATE|SPIFFE)_[A-Z_0-9]+: `)
 
-// once leaves out what was told before, perhaps in more words or of another
-// variable.
+// once leaves out what was told before and is no worse than that, perhaps in
+// more words or of another variable.
 func (f findings) once() findings {
 	var list findings
 	for _, one := range f {
 		core := variablePrefix.ReplaceAllString(one.Found, "")
-		if !slices.ContainsFunc(list, func(told finding) bool { return strings.Contains(told.Found, core) }) {
+		if !slices.ContainsFunc(list, func(told finding) bool { return told.Level >= one.Level && strings.Contains(told.Found, core) }) {
 			list = append(list, one)
 		}
 	}
@@ -90,10 +89,8 @@ func (f findings) once() findings {
 // doctor looks at everything that could keep TLS from working in this
 // container. It goes on after each problem: one must not hide another.
 type doctor struct {
-	names     []string // by which somebody calls us
-	mounts    string   // the table of mounts
-	addresses func() ([]net.Addr, error)
-	now       func() time.Time
+	names  []string // by which somebody calls us
+	mounts string   // the table of mounts
 
 	config   *Config
 	specs    []*gateSpec // that are right
@@ -117,7 +114,7 @@ const (
 )
 
 func newDoctor(names []string) *doctor {
-	return &doctor{names: names, mounts: "/proc/self/mountinfo", addresses: net.InterfaceAddrs, now: time.Now}
+	return &doctor{names: names, mounts: "/proc/self/mountinfo"}
 }
 
 // examine returns what it found, the worst first.
@@ -284,7 +281,7 @@ var further = []struct{ text, do string }{
 	{"does not belong to the certificate", "write certificate and key into the Secret together; these two are of different issues"},
 	{"did not sign certificate", "put the certificates in order: the leaf, then whoever signed each"},
 	{"lacks serverAuth", "have it issued with the extended key usage serverAuth"},
-	{"ended", "have it renewed, and see why that did not happen (kubectl describe certificate)"},
+	{" ended ", "have it renewed, and see why that did not happen (kubectl describe certificate)"},
 	{"PEM", "write PEM there: the chain into tls.crt, the key into tls.key"},
 	{"holds no ", "write PEM there: the chain into tls.crt, the key into tls.key, CAs into ca.crt"},
 	{"more than one key", "leave the key of the first certificate, and no other"},

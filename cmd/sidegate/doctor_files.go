@@ -215,10 +215,10 @@ func (d *doctor) lookAtCertificate(in *tlsFolder, stem string) findings {
 		f.broken("names", "have it issued with the Service's name as a subjectAltName", "%s holds no name; clients don't look at its common name %q", path, leaf.Subject.CommonName)
 	}
 	for i, c := range chain {
-		where, dates := path, d.lookAtDates(path, c.NotBefore, c.NotAfter)
+		where, dates := path, lookAtDates(path, c.NotBefore, c.NotAfter)
 		if i > 0 {
 			where = fmt.Sprintf("%s: certificate %d (%s)", path, i+1, c.Subject)
-			dates = d.lookAtDates(where, c.NotBefore, c.NotAfter)
+			dates = lookAtDates(where, c.NotBefore, c.NotAfter)
 			// A CA lives for years, and the last third of that is no news.
 			dates = slices.DeleteFunc(dates, func(one finding) bool { return one.Level != levelBroken })
 		}
@@ -244,9 +244,9 @@ func selfSigned(c *x509.Certificate) bool {
 }
 
 // lookAtDates compares a certificate's dates with the clock.
-func (d *doctor) lookAtDates(where string, from, to time.Time) findings {
+func lookAtDates(where string, from, to time.Time) findings {
 	var f findings
-	now := d.now()
+	now := time.Now()
 	left := to.Sub(now)
 	switch {
 	case now.Before(from):
@@ -303,7 +303,7 @@ func (in *tlsFolder) reached(chain []*x509.Certificate) bool {
 func (d *doctor) lookAtTrust(ctx context.Context) findings {
 	var f findings
 	for _, path := range d.trusted() {
-		st := &certs.Store{Source: &files.Source{ClientCA: caOf(path), WantTrust: true}, Log: slog.New(slog.DiscardHandler), Now: d.now}
+		st := &certs.Store{Source: &files.Source{ClientCA: caOf(path), WantTrust: true}, Log: slog.New(slog.DiscardHandler)}
 		if err := st.Load(ctx); err != nil {
 			variable := prefix + "TLS"
 			if path == d.config.ClientCA {

@@ -88,7 +88,7 @@ func (d *doctor) lookAround(ctx context.Context, s *gateSpec) findings {
 		return f
 	}
 	var attempts []func(context.Context) findings
-	for _, host := range d.reachable() {
+	for _, host := range reachable() {
 		address := tlsproxy.Address{Network: "tcp", Address: net.JoinHostPort(host, port)}
 		if d.ourOwn(host, address) {
 			continue
@@ -114,9 +114,9 @@ func (d *doctor) lookAround(ctx context.Context, s *gateSpec) findings {
 }
 
 // reachable are the addresses of this host's interfaces that are not loopback.
-func (d *doctor) reachable() []string {
+func reachable() []string {
 	var list []string
-	all, _ := d.addresses() // none: there is nothing to try
+	all, _ := net.InterfaceAddrs() // none: there is nothing to try
 	for _, a := range all {
 		ip, ok := a.(*net.IPNet)
 		// Link-local ones are of no use without the name of the interface.
@@ -160,7 +160,6 @@ func covers(listen, host, address string) bool {
 // lookAtListeners asks the sidegate that should run here what it has in
 // service, and looks at who else has its ports.
 func (d *doctor) lookAtListeners(ctx context.Context) findings {
-	var f findings
 	running, f := d.lookAtRunning(ctx)
 	for _, s := range d.specs {
 		f = append(f, d.lookAtListen(ctx, s, running)...)
@@ -216,7 +215,7 @@ func (d *doctor) lookAtStatus(r *statusReport) findings {
 	}
 	for _, c := range r.Certificates {
 		if c.Use == "server" && (d.comesFrom(fromCFSSL) || d.comesFrom(fromACME) || d.comesFrom(fromSPIFFE)) {
-			f = append(f, d.lookAtDates(fmt.Sprintf("the certificate %s in service (%s)", c.Name, strings.Join(c.Names, ", ")), c.NotBefore, c.NotAfter)...)
+			f = append(f, lookAtDates(fmt.Sprintf("the certificate %s in service (%s)", c.Name, strings.Join(c.Names, ", ")), c.NotBefore, c.NotAfter)...)
 		}
 	}
 	return f

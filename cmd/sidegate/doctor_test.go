@@ -332,26 +332,35 @@ func TestDoctorNames(t *testing.T) {
 	d.wantOnly(t, "names")
 }
 
-// Files that are not ours to read, in a user namespace in which they belong to
-// somebody else.
-func TestDoctorPermissions(t *testing.T) {
+// notOurs takes files and sockets away from whoever runs in the returned
+// wrapping: for root that is a user namespace without their owner.
+func notOurs(t *testing.T, paths ...string) (wrap []string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		for _, path := range paths {
+			try(t, os.Chmod(path, 0))
+		}
+		return nil
+	}
 	peer(t, "unshare")
+	wrap = []string{"unshare", "-Ur"}
+	if out, err := exec.Command(wrap[0], "-Ur", "true").CombinedOutput(); err != nil {
+		t.Skipf("user namespaces are not allowed here: %v %s", err, out)
+	}
+	for _, path := range paths {
+		try(t, os.Chown(path, 12345, 12345))
+		try(t, os.Chmod(path, 0o600))
+	}
+	return wrap
+}
+
+// Files that are not ours to read: each is told, and the others are read.
+func TestDoctorPermissions(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	content := certstest.Secret(ca.Server(t, "localhost"), nil)
 	content["other.crt"], content["other.key"] = ca.Server(t, "other").Cert, ca.Server(t, "other").Key
 	dir := folder(t, content)
-	var wrap []string
-	if os.Getuid() == 0 {
-		wrap = []string{"unshare", "-Ur"}
-		if out, err := exec.Command(wrap[0], "-Ur", "true").CombinedOutput(); err != nil {
-			t.Skipf("user namespaces are not allowed here: %v %s", err, out)
-		}
-		try(t, os.Chown(filepath.Join(dir, "tls.key"), 12345, 12345))
-		try(t, os.Chown(filepath.Join(dir, "tls.crt"), 12345, 12345))
-	} else {
-		try(t, os.Chmod(filepath.Join(dir, "tls.key"), 0))
-		try(t, os.Chmod(filepath.Join(dir, "tls.crt"), 0))
-	}
+	wrap := notOurs(t, filepath.Join(dir, "tls.key"), filepath.Join(dir, "tls.crt"))
 	d := diagnoseIn(t, wrap, healthy(t, "SIDEGATE_TLS="+dir)...)
 	d.want(t, "broken", "files", "tls.key (mode -")
 	d.want(t, "broken", "files", "tls.crt (mode -")
@@ -362,6 +371,27 @@ func TestDoctorPermissions(t *testing.T) {
 		}
 	}
 	d.wantOnly(t, "files", "pair")
+}
+
+// Sockets that are not ours to connect to, and a port that is not ours to have.
+func TestDoctorMayNotConnect(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	try(t, err)
+	defer l.Close()
+	wrap := notOurs(t, l.Addr().String())
+	d := diagnoseIn(t, wrap, healthy(t, "SIDEGATE_INGRESS="+freeAddr(t)+"=http+unix://"+l.Addr().String())...)
+	d.want(t, "broken", "upstream", "gate main may not connect to unix:"+l.Addr().String()+" as uid")
+	d.wantOnly(t, "upstream")
+	d = diagnoseIn(t, wrap, "SIDEGATE_CERTS=spiffe", "SIDEGATE_ALLOW=anyone", "SIDEGATE_ADMIN="+freeAddr(t), "SIDEGATE_INGRESS="+freeAddr(t)+"="+hello(t), "SPIFFE_ENDPOINT_SOCKET=unix://"+l.Addr().String())
+	d.want(t, "broken", "spiffe", "may not connect to "+l.Addr().String()+": permission denied -> let the agent make its socket for everyone")
+	d.wantOnly(t, "spiffe")
+	if first, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err != nil || strings.TrimSpace(string(first)) != "1024" {
+		t.Skip("here everyone may have port 1")
+	}
+	d = diagnoseIn(t, wrap, healthy(t, "SIDEGATE_INGRESS=127.0.0.1:1="+hello(t))...)
+	d.want(t, "broken", "listen", "gate main may not listen at 127.0.0.1:1 as uid")
+	d.wantOnly(t, "listen")
 }
 
 // A file of a kubelet's volume, mounted by itself as subPath does.
@@ -439,7 +469,7 @@ func everywhere(t *testing.T) (port string) {
 // ownAddress is one of this machine by which others reach it.
 func ownAddress(t *testing.T) string {
 	t.Helper()
-	list := newDoctor(nil).reachable()
+	list := reachable()
 	i := slices.IndexFunc(list, func(ip string) bool { return netip.MustParseAddr(ip).Is4() })
 	if i < 0 {
 		t.Skip("this machine has no address besides loopback")
@@ -628,6 +658,7 @@ func TestDoctorACME(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	server := secureServer(t, ca, `{"newNonce":"https://x/n","newAccount":"https://x/a","newOrder":"https://x/o"}`)
 	page := secureServer(t, ca, `<html>`)
+	other := secureServer(t, ca, `{"newAccount":"https://x/a","newOrder":"https://x/o"}`)
 	keep := folder(t, map[string][]byte{"ca.crt": ca.PEM(), "other.crt": certstest.NewCA(t, "other").PEM()})
 	cache := t.TempDir()
 	for name, c := range map[string]struct{ url, ca, cache, level, about, text string }{
@@ -635,6 +666,7 @@ func TestDoctorACME(t *testing.T) {
 		"cache":      {server.URL + "/directory", "ca.crt", cache, "ok", "files", cache + " can be written"},
 		"another CA": {server.URL + "/directory", "other.crt", cache, "broken", "acme", "is not believed"},
 		"a page":     {page.URL, "ca.crt", cache, "broken", "acme", "the answer is not an ACME directory"},
+		"other JSON": {other.URL, "ca.crt", cache, "broken", "acme", "the answer is not an ACME directory"},
 		"moved":      {server.URL + "/moved", "ca.crt", cache, "broken", "acme", "the answer is 302"},
 		"nobody":     {"https://" + freeAddr(t), "ca.crt", cache, "broken", "acme", "connection refused"},
 		"no CA":      {server.URL, "none", cache, "broken", "files", "SIDEGATE_ACME_CA: read "},
@@ -672,6 +704,18 @@ func TestDoctorTellsNoSecret(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What is worse is never left out for what reads alike.
+func TestFindingsOnce(t *testing.T) {
+	var f findings
+	f.ok("serving", "generation 1, tls.crt ended")
+	f.broken("expiry", "renew it", "SIDEGATE_TLS: tls.crt ended")
+	f.broken("expiry", "renew it", "SIDEGATE_TLS: tls.crt ended")
+	f.warn("serving", "", "tls.crt ended")
+	if got := f.once(); len(got) != 2 || got.count(levelBroken) != 1 {
+		t.Errorf("got %+v", got)
 	}
 }
 
