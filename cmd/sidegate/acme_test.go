@@ -131,17 +131,6 @@ func (s *pebble) environ(cache string) []string {
 		"SIDEGATE_CERT_HOSTS=localhost,web.example", "SIDEGATE_CERT_CACHE=" + cache}
 }
 
-// readyz is the answer and its text.
-func (p *instance) readyz() (int, string) {
-	p.t.Helper()
-	res, err := http.Get("http://" + p.admin + "/readyz")
-	try(p.t, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	try(p.t, err)
-	return res.StatusCode, string(b)
-}
-
 // until waits for something that has no line in the log.
 func until(t *testing.T, what string, within time.Duration, true func() bool) {
 	t.Helper()

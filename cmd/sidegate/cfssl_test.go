@@ -165,17 +165,6 @@ func (p *instance) waitFor(count int, text string, within time.Duration) {
 	}
 }
 
-// readiness is the status and the text of the probe.
-func (p *instance) readiness() (int, string) {
-	p.t.Helper()
-	res, err := http.Get("http://" + p.admin + "/readyz")
-	try(p.t, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	try(p.t, err)
-	return res.StatusCode, string(b)
-}
-
 // ROT-15, ROT-18: certificates of the real server, by its own clock, replace
 // one another under load.
 func TestCFSSLRotation(t *testing.T) {
@@ -222,7 +211,7 @@ func TestCFSSLOutage(t *testing.T) {
 	if !strings.Contains(p.log.String(), "connect: connection refused") {
 		t.Errorf("log:\n%s", p.log)
 	}
-	if code, text := p.readiness(); code != http.StatusOK {
+	if code, text := p.readyz(); code != http.StatusOK {
 		t.Errorf("not ready while the certificate is good: %s", text)
 	}
 	ca.up()
@@ -232,7 +221,7 @@ func TestCFSSLOutage(t *testing.T) {
 
 	ca.down()
 	p.waitFor(1, "certificate expired", time.Until(end)+3*time.Second)
-	if code, text := p.readiness(); code != http.StatusServiceUnavailable || !strings.Contains(text, "certificate cfssl ended ") {
+	if code, text := p.readyz(); code != http.StatusServiceUnavailable || !strings.Contains(text, "certificate cfssl ended ") {
 		t.Errorf("ready: %d %s", code, text)
 	}
 	if c, err := tls.Dial("tcp", p.gate, &tls.Config{InsecureSkipVerify: true}); err == nil {
@@ -245,7 +234,7 @@ func TestCFSSLOutage(t *testing.T) {
 	ca.lifetime("1h", "")
 	ca.up()
 	p.waitFor(2, "reload works again", 20*time.Second)
-	if code, text := p.readiness(); code != http.StatusOK {
+	if code, text := p.readyz(); code != http.StatusOK {
 		t.Errorf("not ready after recovery: %s", text)
 	}
 	leafOf(t, p, ca.CA)

@@ -171,15 +171,21 @@ func (p *instance) ask(ca *certstest.CA, path string) <-chan string {
 func (p *instance) untilDraining() {
 	p.t.Helper()
 	for {
-		res, err := http.Get("http://" + p.admin + "/readyz")
-		try(p.t, err)
-		b, err := io.ReadAll(res.Body)
-		try(p.t, err)
-		_ = res.Body.Close()
-		if res.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(b), "draining") {
+		if code, text := p.readyz(); code == http.StatusServiceUnavailable && strings.Contains(text, "draining") {
 			return
 		}
 	}
+}
+
+// readyz is the answer and its text.
+func (p *instance) readyz() (int, string) {
+	p.t.Helper()
+	res, err := http.Get("http://" + p.admin + "/readyz")
+	try(p.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	try(p.t, err)
+	return res.StatusCode, string(b)
 }
 
 func (p *instance) metrics() string {

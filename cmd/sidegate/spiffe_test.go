@@ -91,18 +91,14 @@ func (d *domains) waitPresented(p *instance, client certstest.Pair, want workloa
 	d.t.Fatalf("the new SVID is not presented, but %s\n%s", got, p.log)
 }
 
-// readiness is what /readyz says, "" if it is ready.
-func (p *instance) readiness() string {
+// unready is why the program is not ready, "" if it is.
+func (p *instance) unready() string {
 	p.t.Helper()
-	res, err := http.Get("http://" + p.admin + "/readyz")
-	try(p.t, err)
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	try(p.t, err)
-	if res.StatusCode == http.StatusOK {
+	code, text := p.readyz()
+	if code == http.StatusOK {
 		return ""
 	}
-	return string(b)
+	return text
 }
 
 // onlyJSON wants that no library has written to stderr or stdout by itself.
@@ -231,7 +227,7 @@ func TestSPIFFERotationUnderLoad(t *testing.T) {
 	p.log.Wait(t, "reload refused, last good stays in service", 10*time.Second)
 	time.Sleep(3 * time.Second) // it stays away for long: this is the situation, not a wait
 	d.waitPresented(p, client, last)
-	if why := p.readiness(); why != "" { // OPS-10: last good in service is ready
+	if why := p.unready(); why != "" { // OPS-10: last good in service is ready
 		t.Errorf("not ready: %s", why)
 	}
 	again := d.renew(30 * time.Second)
@@ -262,7 +258,7 @@ func TestSPIFFEOutage(t *testing.T) {
 	short := d.renew(3 * time.Second)
 	d.waitPresented(p, client, short)
 	d.Stop()
-	for deadline := time.Now().Add(10 * time.Second); p.readiness() == ""; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); p.unready() == ""; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still ready\n%s", p.log)
 		}
@@ -270,7 +266,7 @@ func TestSPIFFEOutage(t *testing.T) {
 	if time.Now().Before(short.Pair.Leaf.NotAfter) {
 		t.Error("not ready before the SVID has ended")
 	}
-	if got, want := p.readiness(), "certificate "+webID+" ended"; !strings.Contains(got, want) {
+	if got, want := p.unready(), "certificate "+webID+" ended"; !strings.Contains(got, want) {
 		t.Errorf("readiness says %q, want %q", got, want)
 	}
 	if got := d.get(p, client, "/"); got != 0 {
@@ -285,7 +281,7 @@ func TestSPIFFEOutage(t *testing.T) {
 	next := d.renew(time.Hour)
 	d.Start()
 	d.waitPresented(p, client, next)
-	if why := p.readiness(); why != "" {
+	if why := p.unready(); why != "" {
 		t.Errorf("not ready: %s", why)
 	}
 	if got := d.get(p, client, "/"); got != 200 {
