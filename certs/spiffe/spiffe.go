@@ -27,10 +27,11 @@ type Source struct {
 	Socket string
 	// SVID is the hint or SPIFFE ID of the SVID to present. "": the first.
 	SVID string
-	Log  *slog.Logger
+	// Log gets what is no failure yet, at debug level. It is set before Run.
+	Log *slog.Logger
 
 	mu      sync.Mutex
-	found   string                   // the usual place that answered; "" before
+	found   string                   // the usual place where a socket was; "" before
 	latest  *workloadapi.X509Context // nil before the first good answer
 	err     error                    // why the last answer is of no use; nil if it is
 	waiting []chan struct{}          // of Subscribe
@@ -146,6 +147,7 @@ func (w *watcher) OnX509ContextWatchError(err error) {
 	}
 	first := !w.broken
 	if w.broken = w.client.brokeOff(err); w.broken && first {
+		w.source.Log.Debug("connection to the Workload API ended", "source", w.source.String())
 		return
 	}
 	w.source.learn(nil, w.client.explain(err))
