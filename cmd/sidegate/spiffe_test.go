@@ -275,7 +275,7 @@ func TestSPIFFEOutage(t *testing.T) {
 	p.log.Wait(t, `"reason":"certificate_expired","err":"our own certificate `+webID+` ended`, 5*time.Second)
 	p.log.Wait(t, `"msg":"certificate expired"`, 35*time.Second)
 	p.log.Wait(t, "the socket is missing", time.Second)
-	if !strings.Contains(p.metrics(), `sidegate_last_reload_successful{what="certificates"} 0`) {
+	if !strings.Contains(p.metrics(), `sidegate_last_reload_successful{what="issued-certificates"} 0`) {
 		t.Error("the metric does not tell")
 	}
 	next := d.renew(time.Hour)
@@ -417,7 +417,7 @@ func TestSPIFFEStatus(t *testing.T) {
 		t.Fatalf("ended with %d: %s", code, stderr)
 	}
 	for _, want := range []string{
-		"server " + webID + ": O=SPIRE,C=US, ends ", "(in 1h0m)", "client_ca ours: CN=ours", "client_ca spiffe://theirs.example: O=SPIFFE",
+		"server " + webID + ": O=SPIRE,C=US, ends ", "(in 59 minutes)", "client_ca ours: CN=ours", "client_ca spiffe://theirs.example: O=SPIFFE",
 		"warning: nobody can be spiffe://third.example/…: there is neither a CA nor a bundle",
 	} {
 		if !strings.Contains(stdout, want) {
