@@ -152,6 +152,17 @@ func (m *Material) withPairsOf(old *Material) *Material {
 	return &mixed
 }
 
+// withoutTrust is what m presents.
+func (m *Material) withoutTrust() *Material {
+	if m.trust == nil {
+		return m
+	}
+	bare := *m
+	bare.trust, bare.trustID = nil, [sha256.Size]byte{}
+	bare.ID = bare.id()
+	return &bare
+}
+
 func newPair(in PairInput) (*Pair, error) {
 	chain, err := ParseCertificates(in.Cert.Name, in.Cert.Data)
 	if err != nil {

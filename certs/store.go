@@ -41,6 +41,9 @@ type Store struct {
 	// MayStartEmpty lets Load succeed with [ErrPending]: the source can have
 	// nothing before the gates are open.
 	MayStartEmpty bool
+	// PresentOnly leaves out whom the source says to trust, because no gate asks
+	// for certificates that it would vouch for.
+	PresentOnly bool
 	// Retry are the pauses after failed loads; zero: those of files.
 	Retry reload.Retry
 	// Now is the clock; nil means time.Now.
@@ -113,6 +116,9 @@ func (s *Store) replace(ctx context.Context) (reload.Result, error) {
 	m, err := s.Source.Load(ctx)
 	if err != nil {
 		return reload.Result{}, err
+	}
+	if s.PresentOnly {
+		m = m.withoutTrust()
 	}
 	now, old := s.Now(), s.current.Load()
 	next, starts := m, time.Time{}

@@ -679,3 +679,25 @@ func TestStoreOfTrustAlone(t *testing.T) {
 		t.Error("a CA that is gone is believed")
 	}
 }
+
+// A source may say whom to trust though nobody asks: then nobody is.
+func TestStorePresentsOnly(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a.example"), ca))
+	log := &certstest.Log{}
+	s := &certs.Store{Source: &files.Source{TLS: []string{v.Dir}, WantTrust: true}, PresentOnly: true, Log: slog.New(slog.NewTextHandler(log, nil))}
+	if err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.VerifyPeer(ca.Client(t, "c").Chain(t), x509.ExtKeyUsageClientAuth); err == nil {
+		t.Error("a client is believed")
+	}
+	if st := s.Status(); len(st.Certificates) != 1 || st.Certificates[0].Use != "server" || log.Count("CRL") > 0 {
+		t.Errorf("status %+v, log\n%s", st.Certificates, log)
+	}
+	before := s.Generation()
+	v.Update(t, certstest.Secret(ca.Server(t, "a.example"), ca))
+	if err := s.Load(t.Context()); err != nil || s.Generation() == before {
+		t.Errorf("%v, generation %s", err, s.Generation())
+	}
+}

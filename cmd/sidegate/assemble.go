@@ -26,6 +26,7 @@ import (
 type assembly struct {
 	config *Config
 	log    *slog.Logger
+	specs  []*gateSpec
 	gates  []*tlsproxy.Gate
 	stores []*store
 	spiffe *spiffe.Source // nil: nothing comes from the Workload API

@@ -201,6 +201,7 @@ func TestArchitecture(t *testing.T) {
 		"github.com/GehirnInc/crypt":     "sidegate/policy/authn",
 		"golang.org/x/crypto/bcrypt":     "sidegate/policy/authn",
 		"github.com/spiffe/go-spiffe/v2": "sidegate/certs/spiffe",
+		"google.golang.org/grpc/":        "sidegate/certs/spiffe sidegate/scripts/e2e/app",
 		"golang.org/x/crypto/acme":       "sidegate/certs/acme",
 		"go.yaml.in/yaml":                "sidegate/manifests/edit sidegate/manifests/inject sidegate/policy",
 		"k8s.io/":                        "", // in tests alone

@@ -42,6 +42,7 @@ type store struct {
 // their certificates and CAs come from: gates that share a place share its
 // generation.
 func (a *assembly) loadCertificates(ctx context.Context, specs []*gateSpec) error {
+	a.specs = specs
 	var errs []error
 	for _, s := range specs {
 		gate := s.gate(policy.CertUser(a.config.CertUser))
@@ -102,6 +103,12 @@ func (a *assembly) trustOf(ctx context.Context, s *gateSpec, gate *tlsproxy.Gate
 	}
 	gate.Trust = st
 	return nil
+}
+
+// presentOnly reports whether no gate asks for certificates that a source
+// vouches for, though it could.
+func (a *assembly) presentOnly(source certSource) bool {
+	return !slices.ContainsFunc(a.specs, func(s *gateSpec) bool { return s.certs == source && s.trustsOwnSource() })
 }
 
 func (s *gateSpec) asksClientCert() bool {
@@ -258,7 +265,7 @@ func (a *assembly) workloadAPI(trustOnly bool) func() *store {
 		}
 		return &store{
 			// What names an SVID has is the SPIFFE server's to say.
-			Store:     &certs.Store{Source: source, AllowNameLoss: true, RefuseExpired: true},
+			Store:     &certs.Store{Source: source, AllowNameLoss: true, RefuseExpired: true, PresentOnly: !trustOnly && a.presentOnly(fromSPIFFE)},
 			key:       key,
 			trustOnly: trustOnly,
 			signals:   a.spiffe.Subscribe,
@@ -279,6 +286,7 @@ func (a *assembly) cfssl() *store {
 	st := issued(issuer, func() error {
 		return joinFlat([]error{needed(c.CFSSLURL, "CFSSL_URL"), needed(c.CertHosts, "CERT_HOSTS"), issuer.Check(), issuer.Cache.Check()})
 	})
+	st.PresentOnly = a.presentOnly(fromCFSSL)
 	st.key, st.Retry = "cfssl", reload.Retry{First: time.Second, Last: time.Minute}
 	st.variables = map[string]string{
 		prefix + "CFSSL_CA":       c.CFSSLCA,
