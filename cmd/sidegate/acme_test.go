@@ -41,15 +41,14 @@ var tools = sync.OnceValues(func() (string, error) {
 // pebble is the ACME server of Let's Encrypt for tests, and the DNS server it
 // asks, where every name is this machine.
 type pebble struct {
-	t        *testing.T
-	ca       *certstest.CA // of its own certificate
-	dir      string
-	log      *certstest.Log
-	addr     string
-	manage   string
-	settings map[string]any
-	dns      string
-	cmd      *exec.Cmd
+	t      *testing.T
+	ca     *certstest.CA // of its own certificate
+	dir    string
+	log    *certstest.Log
+	addr   string
+	manage string // where it shows its root
+	dns    string
+	cmd    *exec.Cmd // nil: it is down
 }
 
 // newPebble prepares a server that looks for proofs at the gate's port.
