@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,14 +22,25 @@ type maker struct {
 	t          *testing.T
 	ca         *certstest.CA
 	back, life time.Duration
-	err        error
 	empty      bool // it gives CAs alone
-	outdated   bool
-	warnings   []string
-	asked      []time.Time
+
+	mu       sync.Mutex
+	err      error
+	outdated bool
+	warnings []string
+	asked    []time.Time
+}
+
+// set changes what the next call finds.
+func (m *maker) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
 }
 
 func (m *maker) Issue(context.Context) (certs.Input, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.asked = append(m.asked, time.Now())
 	if m.err != nil {
 		return certs.Input{}, m.err
@@ -41,9 +54,20 @@ func (m *maker) Issue(context.Context) (certs.Input, error) {
 	return in, nil
 }
 
+// times are when it was asked.
+func (m *maker) times() []time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.asked)
+}
+
 func (m *maker) String() string { return "a maker" }
 
-func (m *maker) Outdated() bool { return m.outdated }
+func (m *maker) Outdated() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.outdated
+}
 
 // made runs a store of what the maker issues on the clock of a bubble.
 func made(t *testing.T, m *maker, retry reload.Retry) (*running, *maker) {
@@ -73,17 +97,18 @@ func TestIssuedIsRenewed(t *testing.T) {
 		r, m := made(t, &maker{life: 30 * time.Hour}, reload.Retry{})
 		pass(600 * time.Hour)
 		var least, most time.Duration
-		for i := 1; i < len(m.asked); i++ {
-			gap := m.asked[i].Sub(m.asked[i-1])
+		asked := m.times()
+		for i := 1; i < len(asked); i++ {
+			gap := asked[i].Sub(asked[i-1])
 			if i == 1 || gap < least {
 				least = gap
 			}
 			most = max(most, gap)
 		}
-		if len(m.asked) < 25 || least < 17*time.Hour-time.Second || most > 23*time.Hour+time.Second || most-least < 10*time.Minute {
-			t.Errorf("%d asked, gaps of %s to %s, want 17 h to 23 h", len(m.asked), least, most)
+		if len(m.times()) < 25 || least < 17*time.Hour-time.Second || most > 23*time.Hour+time.Second || most-least < 10*time.Minute {
+			t.Errorf("%d asked, gaps of %s to %s, want 17 h to 23 h", len(m.times()), least, most)
 		}
-		r.wantLogged(len(m.asked), "certificate in service")
+		r.wantLogged(len(m.times()), "certificate in service")
 	})
 }
 
@@ -103,7 +128,7 @@ func TestIssuedMakesNoLoop(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, m := made(t, &maker{back: c.back, life: c.life}, reload.Retry{})
 				pass(time.Minute)
-				if n := len(m.asked); n < 3 || n > c.atMost {
+				if n := len(m.times()); n < 3 || n > c.atMost {
 					t.Errorf("asked %d times in a minute, want at most %d", n, c.atMost)
 				}
 			})
@@ -119,14 +144,14 @@ func TestIssuedWhenOutdated(t *testing.T) {
 			pass(time.Second)
 			r.signal()
 		}
-		if len(m.asked) != 1 {
-			t.Errorf("asked %d times", len(m.asked))
+		if len(m.times()) != 1 {
+			t.Errorf("asked %d times", len(m.times()))
 		}
-		m.outdated = true
+		m.set(func() { m.outdated = true })
 		pass(time.Second)
 		r.signal()
-		if len(m.asked) != 2 {
-			t.Errorf("asked %d times although outdated, want 2", len(m.asked))
+		if len(m.times()) != 2 {
+			t.Errorf("asked %d times although outdated, want 2", len(m.times()))
 		}
 	})
 }
@@ -140,15 +165,15 @@ func TestIssuedFails(t *testing.T) {
 		if w := r.Status().Warnings; len(w) != 1 || w[0] != "one server is away" {
 			t.Errorf("warnings %q", w)
 		}
-		m.err = errors.New("nobody answers")
+		m.set(func() { m.err = errors.New("nobody answers") })
 		pass(50 * time.Minute)
 		r.wantLogged(1, "nobody answers")
 		if _, err := r.GetCertificate(nil); err != nil || r.Ready() != nil {
 			t.Errorf("before the end: %v, %v", err, r.Ready())
 		}
-		failed := len(m.asked)
+		failed := len(m.times())
 		pass(10*time.Minute + time.Second) // at the end's second the log tells
-		if n := len(m.asked) - failed; n < 9 || n > 11 {
+		if n := len(m.times()) - failed; n < 9 || n > 11 {
 			t.Errorf("%d attempts in ten minutes, want one a minute", n)
 		}
 		var own *certs.OwnError
@@ -162,7 +187,7 @@ func TestIssuedFails(t *testing.T) {
 			t.Errorf("ready: %v", err)
 		}
 		r.wantLogged(1, "certificate expired")
-		m.err, m.warnings = nil, nil
+		m.set(func() { m.err, m.warnings = nil, nil })
 		pass(time.Minute)
 		r.wantLogged(1, "reload works again")
 		if err := r.Ready(); err != nil || len(r.Status().Warnings) > 0 {
