@@ -155,8 +155,8 @@ func (d *doctor) lookAtFolder(in *tlsFolder) findings {
 		stem, isCert := strings.CutSuffix(name, ".crt")
 		switch {
 		case files.IsCA(name) && !d.asksAnyone():
-			f.warn("ca", "nothing, if it merely came with the certificate; to ask clients, set SIDEGATE_CLIENT_CERT to optional or require",
-				"%s is there and client certificates are never asked for: SIDEGATE_CLIENT_CERT is none", filepath.Join(in.dir, name))
+			// It may merely have come with the certificate, as cert-manager writes it.
+			f.ok("ca", "%s is there and client certificates are never asked for: SIDEGATE_CLIENT_CERT is none", filepath.Join(in.dir, name))
 		case files.IsCA(name) || !isCert:
 		case in.content[stem+".key"] == nil && stem == "tls":
 			f = append(f, d.lookAtCertificate(in, stem)...)

@@ -190,7 +190,7 @@ func TestDoctorReadsCertificates(t *testing.T) {
 		"perhaps none":        {with(with(pair(below), "tls.crt", leafAlone), "ca.crt", ca.PEM()), anyPeer, "warning", "chain", "nothing, if ca.crt is for clients alone", ""},
 		"seldom a root":       {pair(aia), nil, "warning", "chain", "tells where its issuer CN=ca can be had", ""},
 		"whole chain":         {with(pair(below), "ca.crt", ca.PEM()), anyPeer, "ok", "chain", "reaches a CA beside it", ""},
-		"CA never asked for":  {with(pair(good), "ca.crt", ca.PEM()), nil, "warning", "ca", "ca.crt is there and client certificates are never asked for", ""},
+		"CA never asked for":  {with(pair(good), "ca.crt", ca.PEM()), nil, "ok", "ca", "ca.crt is there and client certificates are never asked for", ""},
 		"no CA":               {pair(good), anyPeer, "broken", "ca", "holds no CA", ""},
 		"empty CA":            {with(pair(good), "ca.crt", nil), anyPeer, "broken", "ca", "ca.crt holds no CERTIFICATE block", ""},
 		"an old CA among two": {with(pair(good), "ca.crt", certstest.Join(ca.PEM(), oldCA.PEM())), anyPeer, "warning", "ca", "CA CN=old ca ended", ""},
