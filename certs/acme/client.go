@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,7 +18,6 @@ import (
 
 	"golang.org/x/crypto/acme"
 
-	"sidegate/certs"
 	"sidegate/certs/files"
 )
 
@@ -54,19 +52,7 @@ func (i *Issuer) roots() (*x509.CertPool, error) {
 	if i.CA == "" {
 		return nil, nil
 	}
-	content, err := files.Read(i.CA)
-	if err != nil {
-		return nil, err
-	}
-	list, err := certs.ParseCertificates(i.CA, content[filepath.Base(i.CA)])
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	for _, c := range list {
-		pool.AddCert(c)
-	}
-	return pool, nil
+	return files.Roots(i.CA)
 }
 
 func client(t http.RoundTripper) *http.Client {

@@ -9,6 +9,7 @@ package files
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -230,6 +231,23 @@ func Read(path string) (map[string][]byte, error) {
 		return readFolder(path)
 	}
 	return readNamed(path)
+}
+
+// Roots reads a file of CAs, as strictly as those of clients are read.
+func Roots(path string) (*x509.CertPool, error) {
+	content, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := certs.ParseCertificates(path, content[filepath.Base(path)])
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, c := range list {
+		pool.AddCert(c)
+	}
+	return pool, nil
 }
 
 // isFolder reports whether path is a folder. Its errors are explained.

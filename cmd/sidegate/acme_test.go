@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,19 +22,7 @@ import (
 	"sidegate/certs/certstest"
 )
 
-// tools are those of go.mod, built.
-var tools = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sidegate-tools-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator),
-		"github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, err
-})
+var pebbles = built("github.com/letsencrypt/pebble/v2/cmd/pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv")
 
 // pebble is the ACME server of Let's Encrypt for tests, and the DNS server it
 // asks, where every name is this machine.
@@ -68,7 +54,7 @@ func newPebble(t *testing.T, gate string, settings map[string]any) *pebble {
 	for name, data := range map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": s.ca.PEM(), "config.json": config} {
 		try(t, os.WriteFile(filepath.Join(s.dir, name), data, 0o600))
 	}
-	bin, err := tools()
+	bin, err := pebbles()
 	try(t, err)
 	dns := exec.Command(filepath.Join(bin, "pebble-challtestsrv"), "-dnsserver", s.dns, "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
 		"-management", freeAddr(t), "-http01", "", "-https01", "", "-doh", "", "-tlsalpn01", "")
@@ -91,7 +77,7 @@ func freeUDP(t *testing.T) string {
 // and its CA, which it returns, is a new one.
 func (s *pebble) run() *certstest.CA {
 	s.t.Helper()
-	bin, err := tools()
+	bin, err := pebbles()
 	try(s.t, err)
 	s.cmd = exec.Command(filepath.Join(bin, "pebble"), "-config", filepath.Join(s.dir, "config.json"), "-dnsserver", s.dns)
 	s.cmd.Env = []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"}

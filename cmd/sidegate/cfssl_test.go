@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,18 +24,12 @@ import (
 	"sidegate/certs/certstest"
 )
 
-var cfsslBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sidegate-cfssl-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "cfssl")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/cloudflare/cfssl/cmd/cfssl").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return path, err
-})
+var cfsslPrograms = built("github.com/cloudflare/cfssl/cmd/cfssl")
+
+func cfsslBinary() (string, error) {
+	dir, err := cfsslPrograms()
+	return filepath.Join(dir, "cfssl"), err
+}
 
 const cfsslKey = "b7f0c5e1a2d34f5689abcdef01234567"
 

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"syscall"
 
-	"sidegate/certs"
 	"sidegate/certs/files"
 	"sidegate/tlsproxy"
 )
@@ -317,7 +316,7 @@ func (d *doctor) lookAtCFSSL(ctx context.Context) findings {
 	} else {
 		f.ok("cfssl", "the auth key %s can be read", d.config.CFSSLAuthKey)
 	}
-	roots, err := rootsOf(d.config.CFSSLCA)
+	roots, err := files.Roots(d.config.CFSSLCA)
 	if err != nil {
 		f.problem(caProblem(err), fmt.Errorf("%sCFSSL_CA: %w", prefix, err))
 	}
@@ -344,23 +343,6 @@ func oneIsEnough(f findings) findings {
 		}
 	}
 	return f
-}
-
-// rootsOf reads a file of CAs.
-func rootsOf(path string) (*x509.CertPool, error) {
-	content, err := files.Read(path)
-	if err != nil {
-		return nil, err
-	}
-	list, err := certs.ParseCertificates(path, content[filepath.Base(path)])
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	for _, c := range list {
-		pool.AddCert(c)
-	}
-	return pool, nil
 }
 
 // lookAtCA connects to a CFSSL server and looks at its certificate.
@@ -414,7 +396,7 @@ func (d *doctor) lookAtACME(ctx context.Context) findings {
 	var roots *x509.CertPool // nil: those of the system
 	if c.ACMECA != "" {
 		var err error
-		if roots, err = rootsOf(c.ACMECA); err != nil {
+		if roots, err = files.Roots(c.ACMECA); err != nil {
 			f.problem(caProblem(err), fmt.Errorf("%sACME_CA: %w", prefix, err))
 			return f
 		}

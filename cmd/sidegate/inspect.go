@@ -264,18 +264,11 @@ func (o *inspectOptions) verify(s *serverFacts, state *tls.ConnectionState) erro
 	if o.ca == "" {
 		return nil
 	}
-	text, err := os.ReadFile(o.ca)
+	roots, err := files.Roots(o.ca)
 	if err != nil {
 		return fmt.Errorf("inspect: --ca: %w", err)
 	}
-	list, err := certs.ParseCertificates(o.ca, text)
-	if err != nil {
-		return fmt.Errorf("inspect: --ca: %w", err)
-	}
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range list {
-		roots.AddCert(c)
-	}
+	between := x509.NewCertPool()
 	for _, c := range state.PeerCertificates[1:] {
 		between.AddCert(c)
 	}

@@ -36,18 +36,27 @@ import (
 // rotations is 100 for the figure in the README of a release.
 var rotations = flag.Int("rotations", 15, "certificates to rotate through under load")
 
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sidegate-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "sidegate")
-	out, err := exec.Command("go", "build", "-race", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, out)
-	}
-	return path, err
-})
+// built makes a folder of programs, once.
+func built(args ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "sidegate-test-")
+		if err != nil {
+			return "", err
+		}
+		out, err := exec.Command("go", append([]string{"build", "-o", dir + string(filepath.Separator)}, args...)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return dir, err
+	})
+}
+
+var ourselves = built("-race", ".")
+
+func binary() (string, error) {
+	dir, err := ourselves()
+	return filepath.Join(dir, "sidegate"), err
+}
 
 // instance is the built binary at work.
 type instance struct {
