@@ -37,7 +37,9 @@ func TestCFSSL(t *testing.T) {
 
 	s.overlay("cfssl")
 	s.alias("cfssl", s.field("service/cfssl", "{.spec.clusterIP}"))
+	s.kubectl("patch", "deployment/web", "--patch", ourApplication)
 	s.ready("deployment/web")
+	s.gone("old pods", 2+1) // and the server
 	s.client(s.service("web")).guarded(t)
 	s.renews(2, nil)
 }
@@ -131,9 +133,11 @@ func (s *space) renews(n int, next func()) {
 func TestSPIFFE(t *testing.T) {
 	s := newSpace(t)
 	text := string(s.kubectl("kustomize", "../../manifests/overlays/spiffe"))
-	for old, new := range map[string]string{
+	for old, new := range map[string]string{ // one pod, and an application that knows all kinds of traffic, from the beginning
 		"csi:\n          driver: csi.spiffe.io\n          readOnly: true": "emptyDir: {}", // there is no such driver here
-		"replicas: 2": "replicas: 1",
+		"replicas: 2":                          "replicas: 1",
+		"docker.io/library/python:3.13-alpine": "localhost/e2e-app:1",
+		"- python3\n        - /app/app.py":     "- /usr/bin/e2e-app",
 	} {
 		if !strings.Contains(text, old) {
 			t.Fatalf("no %q in\n%s", old, text)
@@ -194,6 +198,7 @@ func TestACME(t *testing.T) {
 			"volumeMounts":[{"name":"acme-ca","mountPath":"/etc/acme","readOnly":true}]}],
 		"volumes":[{"name":"acme-ca","configMap":{"name":"acme-ca"}},
 			{"name":"certificates","persistentVolumeClaim":null,"emptyDir":{}}]}}}}`) // nobody here provides claims
+	s.kubectl("patch", "deployment/web", "--patch", ourApplication)
 	s.likeRestrictedV2()
 	s.ready("deployment/web")
 	s.trust(server.root(t))
