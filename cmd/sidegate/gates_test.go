@@ -113,6 +113,7 @@ func TestUnusedSources(t *testing.T) {
 		{[]string{"SIDEGATE_ACME_EMAIL=a@b.example", "SIDEGATE_CERTS=spiffe"}, "SIDEGATE_ACME_EMAIL is set, and no gate"},
 		{[]string{"SIDEGATE_SPIFFE_SVID=x", "SIDEGATE_CERTS=acme"}, "SIDEGATE_SPIFFE_SVID is set, and no gate"},
 		{[]string{"SIDEGATE_CERT_HOSTS=a.example"}, "SIDEGATE_CERT_HOSTS is set, and no gate"},
+		{[]string{"SIDEGATE_CERT_CACHE=/x", "SIDEGATE_CERTS=spiffe"}, "SIDEGATE_CERT_CACHE is set, and no gate"},
 		{[]string{"SIDEGATE_TLS=/x", "SIDEGATE_CERTS=spiffe"}, "SIDEGATE_TLS is set, and no gate"},
 		{[]string{"SIDEGATE_TLS=/x", "SIDEGATE_CERTS=spiffe", "SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=files"}, ""},
 		{[]string{"SIDEGATE_INGRESS=:1=http://127.0.0.1:2?certs=spiffe&tls=/x"}, "option tls: folders are read with certs=files, and this gate has spiffe"},

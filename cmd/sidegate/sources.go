@@ -378,8 +378,10 @@ func unusedSources(c *Config, specs []*gateSpec) []error {
 	if c.TLS.String() != defaultOf("TLS") && !from(fromFiles) {
 		errs = append(errs, errors.New("SIDEGATE_TLS is set, and no gate has its certificate from files: unset one of SIDEGATE_TLS and SIDEGATE_CERTS"))
 	}
-	if len(c.CertHosts) > 0 && !from(fromCFSSL) && !from(fromACME) {
-		errs = append(errs, errors.New("SIDEGATE_CERT_HOSTS is set, and no gate has its certificate from cfssl or acme: set SIDEGATE_CERTS"))
+	for name, set := range map[string]bool{"CERT_HOSTS": len(c.CertHosts) > 0, "CERT_CACHE": c.CertCache != ""} {
+		if set && !from(fromCFSSL) && !from(fromACME) {
+			errs = append(errs, fmt.Errorf("%s%s is set, and no gate has its certificate from cfssl or acme: set SIDEGATE_CERTS", prefix, name))
+		}
 	}
 	return errs
 }
