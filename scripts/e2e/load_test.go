@@ -37,8 +37,20 @@ var kinds = map[string]func(*client) error{
 	"WebSockets":      converse,
 }
 
+// alone waits until the pods of earlier tests have left: while a network
+// interface leaves the node's bridge, others there may be unreachable for a
+// moment, which is not what load is to find.
+func (s *space) alone() {
+	s.t.Helper()
+	await(s.t, "pods of earlier tests to leave", func() bool {
+		others := run(s.t, nil, "kubectl", "get", "pods", "--all-namespaces", "--field-selector", "metadata.namespace!="+s.name, "-o", "name")
+		return len(others) == 0
+	})
+}
+
 // load begins traffic to a Service, as admin.
 func (s *space) load(address string) *load {
+	s.alone()
 	l := &load{stop: make(chan struct{}), done: map[string]int{}}
 	for kind, ask := range kinds {
 		c := s.client(address)
