@@ -15,6 +15,10 @@ import (
 // came by is no longer trusted.
 const lastWords = 500 * time.Millisecond
 
+// leastWords is what is left of that for whoever took long to judge: enough to
+// say good-bye.
+const leastWords = 50 * time.Millisecond
+
 // enforcer is something that may change while connections and requests are
 // live, and what to look at again then.
 type enforcer struct {
@@ -174,7 +178,7 @@ func (g *gate) redecide() {
 	g.sweeping.Lock()
 	defer g.sweeping.Unlock()
 	g.sweeps.Add(1)
-	s := &sweep{g, map[*policy.User]verdict{}, map[*policy.User][]*exchange{}}
+	s := &sweep{g, time.Now(), map[*policy.User]verdict{}, map[*policy.User][]*exchange{}}
 	for _, c := range g.live.all() {
 		s.conn(c)
 	}
@@ -186,6 +190,7 @@ func (g *gate) redecide() {
 // sweep is one look at everything that is live.
 type sweep struct {
 	gate     *gate
+	began    time.Time
 	users    map[*policy.User]verdict
 	unproven map[*policy.User][]*exchange // requests by the user that they proved
 }
@@ -209,7 +214,7 @@ func (s *sweep) conn(c *conn) {
 		}
 		switch reason, prove := s.gate.again(&q, s.users); {
 		case reason != "":
-			x.end(reason)
+			x.end(reason, lastWords)
 		case prove:
 			s.unproven[q.id.User] = append(s.unproven[q.id.User], x)
 		}
@@ -232,8 +237,9 @@ func (s *sweep) conn(c *conn) {
 func (s *sweep) proveAll() {
 	for _, requests := range s.unproven {
 		user, reason := requests[0].prove()
+		grace := max(lastWords-time.Since(s.began), leastWords) // the hash was part of it
 		for _, x := range requests {
-			x.judged(user, reason)
+			x.judged(user, reason, grace)
 		}
 	}
 }
@@ -252,13 +258,13 @@ func (x *exchange) prove() (*policy.User, policy.Reason) {
 }
 
 // judged is what became of prove, for a request that may have ended meanwhile.
-func (x *exchange) judged(user *policy.User, reason policy.Reason) {
+func (x *exchange) judged(user *policy.User, reason policy.Reason, grace time.Duration) {
 	x.conn.mu.Lock()
 	defer x.conn.mu.Unlock()
 	switch {
 	case !x.entered || x.ended != "":
 	case reason != "":
-		x.end(reason)
+		x.end(reason, grace)
 	default:
 		x.proven = user
 	}
@@ -300,15 +306,15 @@ func verdictOf(err error) verdict {
 	return verdict{reason: refusal.Reason}
 }
 
-// end ends a request alone: after lastWords, or when it ends by itself before.
-// The connection's mutex is held.
-func (x *exchange) end(reason policy.Reason) {
+// end ends a request alone: after grace, or when it ends by itself before. The
+// connection's mutex is held.
+func (x *exchange) end(reason policy.Reason, grace time.Duration) {
 	x.ended = reason
 	x.gate.requestEnded(x.conn, x.requestID, reason)
 	if x.conn.upgraded.Load() {
 		x.conn.goodbye(closePolicy)
 	}
-	time.AfterFunc(lastWords, x.cut)
+	time.AfterFunc(grace, x.cut)
 }
 
 // cut is the end of a request that did not end by itself.
