@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/certs/certstest"
 	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
@@ -249,21 +250,12 @@ func TestBodies(t *testing.T) {
 
 // A truncated answer never looks complete.
 func TestTruncatedAnswer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = http.ReadRequest(bufio.NewReader(c))
-			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
-			_ = c.Close()
-		}
-	}()
-	w := newWorld(t, upstream("http://"+l.Addr().String()))
+	app := certstest.Listen(t, func(c net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+		_ = c.Close()
+	})
+	w := newWorld(t, upstream("http://"+app))
 	for _, proto := range []string{"http/1.1", "h2"} {
 		res, err := w.client(w.config(nil), proto).Do(w.request("GET", "/", nil))
 		if err == nil {

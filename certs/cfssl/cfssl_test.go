@@ -489,23 +489,7 @@ func refusing(t *testing.T) string {
 }
 
 // each calls do for every connection.
-func each(t *testing.T, do func(net.Conn)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go do(c)
-		}
-	}()
-	return "https://" + l.Addr().String()
-}
+func each(t *testing.T, do func(net.Conn)) string { return "https://" + certstest.Listen(t, do) }
 
 // closing ends each connection after the first bytes.
 func closing(t *testing.T) string {

@@ -225,7 +225,7 @@ func TestLoadGivesUp(t *testing.T) {
 			return w.Socket
 		}, []string{"answers Internal: not synced"}, false},
 		{"who breaks off", func(_ *world, t *testing.T) string {
-			l := listen(t, func(c net.Conn) {
+			l := certstest.Listen(t, func(c net.Conn) {
 				_, _ = c.Read(make([]byte, 1))
 				_ = c.(*net.TCPConn).SetLinger(0) // a reset, whose error names a port of ours
 				_ = c.Close()
@@ -233,7 +233,7 @@ func TestLoadGivesUp(t *testing.T) {
 			return "tcp://" + l
 		}, []string{"accepts connections and breaks them off"}, false},
 		{"who is silent", func(_ *world, t *testing.T) string {
-			l := listen(t, func(net.Conn) {})
+			l := certstest.Listen(t, func(net.Conn) {})
 			return "tcp://" + l
 		}, []string{"does not answer in time"}, false},
 		{"InvalidArgument", func(w *world, _ *testing.T) string { w.Fail(workloadtest.ErrInvalid); return w.Socket },
@@ -274,24 +274,6 @@ func TestLoadGivesUp(t *testing.T) {
 			}
 		})
 	}
-}
-
-// listen hands every connection on and returns the address.
-func listen(t *testing.T, do func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	try(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			do(c)
-		}
-	}()
-	return l.Addr().String()
 }
 
 // Without a socket the error lists the places, and what to do.

@@ -213,32 +213,20 @@ func TestOutOfFileDescriptors(t *testing.T) {
 // faulty is an application that does one wrong thing with each connection.
 func faulty(t *testing.T, do func(c *net.TCPConn, in *bufio.Reader)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	try(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
+	return "http://" + certstest.Listen(t, func(c net.Conn) {
+		defer c.Close()
+		in := bufio.NewReader(c)
+		for { // up to the end of the head
+			line, err := in.ReadString('\n')
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				in := bufio.NewReader(c)
-				for { // up to the end of the head
-					line, err := in.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if line == "\r\n" {
-						break
-					}
-				}
-				do(c.(*net.TCPConn), in)
-			}()
+			if line == "\r\n" {
+				break
+			}
 		}
-	}()
-	return "http://" + l.Addr().String()
+		do(c.(*net.TCPConn), in)
+	})
 }
 
 func reset(c *net.TCPConn) { _ = c.SetLinger(0) } // the close that follows is a RST
