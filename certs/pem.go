@@ -20,6 +20,15 @@ func ParseCertificates(name string, data []byte) ([]*x509.Certificate, error) {
 	return parseAll(name, data, "CERTIFICATE", x509.ParseCertificate)
 }
 
+// Pool is the certificates as crypto/x509 wants to look among them.
+func Pool(list []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range list {
+		pool.AddCert(c)
+	}
+	return pool
+}
+
 // parseCRLs reads every CRL of a PEM file, as strictly.
 func parseCRLs(name string, data []byte) ([]*x509.RevocationList, error) {
 	return parseAll(name, data, "X509 CRL", x509.ParseRevocationList)

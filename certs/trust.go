@@ -233,13 +233,9 @@ func (t *trust) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time
 	if err != nil {
 		return nil, err
 	}
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
 	verified, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         roots,
-		Intermediates: intermediates,
+		Intermediates: Pool(chain[1:]),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{use},
 	})

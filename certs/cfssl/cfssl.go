@@ -46,13 +46,10 @@ package cfssl
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -158,7 +155,7 @@ func (i *Issuer) Issue(ctx context.Context) (certs.Input, error) {
 // Outdated reports whether the file of CAs has changed since, so that who is
 // no longer vouched for is not noticed at the next renewal only.
 func (i *Issuer) Outdated() bool {
-	data, err := readFile(i.CA)
+	data, err := files.ReadOne(i.CA)
 	return err == nil && !bytes.Equal(data, i.judgedBy)
 }
 
@@ -249,7 +246,7 @@ func (i *Issuer) signedBy(ctx context.Context, url string, pins *pins, provider 
 
 // pins reads the file of CAs.
 func (i *Issuer) pins() (*pins, error) {
-	data, err := readFile(i.CA)
+	data, err := files.ReadOne(i.CA)
 	if err != nil {
 		return nil, err
 	}
@@ -257,18 +254,14 @@ func (i *Issuer) pins() (*pins, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pins{file: i.CA, text: data, cas: cas, pool: x509.NewCertPool()}
-	for _, c := range cas {
-		p.pool.AddCert(c)
-	}
-	return p, nil
+	return &pins{file: i.CA, text: data, cas: cas, pool: certs.Pool(cas)}, nil
 }
 
 // provider reads the key of authsign. No error has any of its bytes. The
 // prefixes env: and file: of cfssl's own configuration mean nothing here: what
 // a mounted file holds must not name others.
 func (i *Issuer) provider() (auth.Provider, error) {
-	data, err := readFile(i.AuthKey)
+	data, err := files.ReadOne(i.AuthKey)
 	if err != nil {
 		return nil, err
 	}
@@ -277,12 +270,4 @@ func (i *Issuer) provider() (auth.Provider, error) {
 		return nil, fmt.Errorf("%s is not a key of a CFSSL profile: an even number of hexadecimal digits", i.AuthKey)
 	}
 	return auth.New(key, nil)
-}
-
-func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder; name the file", path)
-	}
-	content, err := files.Read(path)
-	return content[filepath.Base(path)], err
 }

@@ -62,7 +62,7 @@ func (p *pins) complete(leaf *x509.Certificate, others []*x509.Certificate, now 
 	}
 	chains, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         p.pool,
-		Intermediates: poolOf(others),
+		Intermediates: certs.Pool(others),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
@@ -90,7 +90,7 @@ func (p *pins) vouchedFor(authorities []*x509.Certificate, now time.Time) ([]*x5
 		}
 		_, err := c.Verify(x509.VerifyOptions{
 			Roots:         p.pool,
-			Intermediates: poolOf(authorities),
+			Intermediates: certs.Pool(authorities),
 			CurrentTime:   now,
 			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 		})
@@ -137,14 +137,6 @@ func subject(c *x509.Certificate) string {
 }
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-func poolOf(list []*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, c := range list {
-		pool.AddCert(c)
-	}
-	return pool
-}
 
 // input is what the store gets; from names the place.
 func (g *given) input(from string, keyPEM []byte) certs.Input {

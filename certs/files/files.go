@@ -233,21 +233,27 @@ func Read(path string) (map[string][]byte, error) {
 	return readNamed(path)
 }
 
+// ReadOne returns the content of a single file, as Read does. A folder is an
+// error.
+func ReadOne(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the file", path)
+	}
+	content, err := Read(path)
+	return content[filepath.Base(path)], err
+}
+
 // Roots reads a file of CAs, as strictly as those of clients are read.
 func Roots(path string) (*x509.CertPool, error) {
-	content, err := Read(path)
+	data, err := ReadOne(path)
 	if err != nil {
 		return nil, err
 	}
-	list, err := certs.ParseCertificates(path, content[filepath.Base(path)])
+	list, err := certs.ParseCertificates(path, data)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	for _, c := range list {
-		pool.AddCert(c)
-	}
-	return pool, nil
+	return certs.Pool(list), nil
 }
 
 // isFolder reports whether path is a folder. Its errors are explained.

@@ -72,3 +72,22 @@ func TestVersionOfFolderBelowLink(t *testing.T) {
 		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
 }
+
+// A folder where one file is wanted is said to be one, whoever wants it.
+func TestReadOne(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a")
+	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadOne(file); err != nil || string(got) != "text" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	_, one := ReadOne(dir)
+	_, roots := Roots(dir)
+	for _, err := range []error{one, roots} {
+		if err == nil || err.Error() != dir+" is a folder; name the file" {
+			t.Errorf("got %v", err)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -185,21 +184,12 @@ func (a *assembly) policyFile() (string, error) {
 }
 
 func (a *assembly) loadPolicyFile(ctx context.Context, path string, around policy.Surroundings) error {
-	store := &policy.Store{File: path, Surroundings: around, Log: a.log, Read: func() ([]byte, error) { return readFile(path) }}
+	store := &policy.Store{File: path, Surroundings: around, Log: a.log, Read: func() ([]byte, error) { return files.ReadOne(path) }}
 	if err := a.loads(ctx, "policy", path, store.Load); err != nil {
 		return joinFlat(prefixEach("SIDEGATE_POLICY", err))
 	}
 	a.policy = store
 	return nil
-}
-
-// readFile reads a mounted file.
-func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder; name the file", path)
-	}
-	content, err := files.Read(path)
-	return content[filepath.Base(path)], err
 }
 
 // surroundings are what the policy is read against.

@@ -62,7 +62,7 @@ func serveCA(ctx context.Context, p *program, args []string) error {
 	}
 	fmt.Fprintf(p.stderr, "warning: %s signs any name for whoever has %s: for laptops and tests alone\n", developmentCA, keyFile)
 	s.printVariables(p.stdout, l.Addr(), keyFile)
-	return listenAndSign(ctx, tls.NewListener(l, config), handler, slog.New(slog.NewTextHandler(p.stderr, nil)))
+	return sign(ctx, tls.NewListener(l, config), handler, slog.New(slog.NewTextHandler(p.stderr, nil)))
 }
 
 // parseSigningServer reads the arguments.
@@ -132,8 +132,8 @@ func authKey(file string) (string, error) {
 	return made, writeNew(file, []byte(made+"\n"))
 }
 
-// listenAndSign serves until ctx ends.
-func listenAndSign(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
+// sign serves until ctx ends.
+func sign(ctx context.Context, l net.Listener, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -143,8 +143,7 @@ func listenAndSign(ctx context.Context, l net.Listener, handler http.Handler, lo
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := serveHTTP(ctx, server, l); err != nil {
 		return fmt.Errorf("ca serve: %w", err)
 	}
 	return nil

@@ -127,7 +127,7 @@ func report(w io.Writer, a *assembly) {
 	for _, s := range a.stores {
 		st := s.Status()
 		for _, c := range st.Certificates {
-			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, c.NotAfter.UTC().Format(time.RFC3339), inspect.Roughly(time.Until(c.NotAfter)))
+			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, rfc3339(c.NotAfter), inspect.Roughly(time.Until(c.NotAfter)))
 		}
 		for _, warning := range st.Warnings {
 			fmt.Fprintln(w, "warning:", warning)

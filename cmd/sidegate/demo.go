@@ -149,11 +149,7 @@ func (d *demo) serveApplication(ctx context.Context) error {
 			fmt.Fprintf(w, "Hello World, %s\n", who)
 		}),
 	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(d.app); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serveHTTP(ctx, server, d.app)
 }
 
 func (d *demo) rotate(ctx context.Context) error {

@@ -315,32 +315,6 @@ func (f *findings) problem(about string, err error) {
 	f.broken(about, cmp.Or(do, otherwise[about], "correct what is mounted"), "%s%s", found, whose(found))
 }
 
-// lookAtRules tells who may pass, and what is odd about that.
-func (d *doctor) lookAtRules() findings {
-	var f findings
-	a := d.assembly
-	if a.users != nil && a.users.Names() != nil {
-		f.ok("users", "%s in %s", number(len(a.users.Names()), "user"), d.config.Users)
-	}
-	for _, g := range d.specs {
-		if g.plaintext {
-			f.warn("listen", "let only the router reach it (NetworkPolicy), or take tls=off away", "gate %s has no TLS: whoever can reach it sees and says everything", g.name)
-		}
-	}
-	if a.fixed == nil && a.policy == nil {
-		return append(f, d.lookAtPolicyFile()...)
-	}
-	f.ok("policy", "in force: %s", a.rules())
-	warnings := a.rules().Warnings()
-	if !slices.ContainsFunc(a.stores, func(s *store) bool { return s.Generation() == "" && !s.MayStartEmpty }) {
-		warnings = a.policyWarnings() // else what CAs there are is not known
-	}
-	for _, w := range warnings {
-		f.warn("policy", "see the rule: sidegate explain METHOD PATH says who is let in", "%s", w)
-	}
-	return f
-}
-
 // print writes the findings for a person, and a line that sums them up.
 func (f findings) print(w io.Writer) error {
 	width := 0
@@ -408,4 +382,12 @@ func runDoctor(ctx context.Context, p *program, names []string, asJSON bool) err
 func callable(name string) bool {
 	_, err := netip.ParseAddr(name)
 	return err == nil || hostPattern.MatchString(strings.ToLower(strings.TrimSuffix(name, "."))) && !strings.Contains(name, ":")
+}
+
+// number is such as 1 CA, 2 CAs.
+func number(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,8 +15,6 @@ import (
 	"sidegate/certs"
 	"sidegate/certs/files"
 	"sidegate/certs/inspect"
-	"sidegate/certs/watch"
-	"sidegate/policy"
 )
 
 // tlsFolder is one that certificates come from, as far as it can be read.
@@ -264,8 +258,6 @@ func lookAtDates(where string, from, to time.Time) findings {
 	return f
 }
 
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
 // lookAtChain says whether whoever knows the root can follow the chain to it.
 // Dates are not asked here, nor the order, which the loader judges.
 func (in *tlsFolder) lookAtChain(path string, chain []*x509.Certificate) findings {
@@ -297,248 +289,4 @@ func (in *tlsFolder) reached(chain []*x509.Certificate) bool {
 	return slices.ContainsFunc(in.cas, func(ca *x509.Certificate) bool {
 		return top.CheckSignatureFrom(ca) == nil || slices.ContainsFunc(chain, ca.Equal)
 	})
-}
-
-// lookAtTrust looks at the CAs and CRLs of clients, wherever pairs stand.
-func (d *doctor) lookAtTrust(ctx context.Context) findings {
-	var f findings
-	for _, path := range d.trusted() {
-		st := &certs.Store{Source: &files.Source{ClientCA: caOf(path), WantTrust: true}, Log: slog.New(slog.DiscardHandler)}
-		if err := st.Load(ctx); err != nil {
-			variable := prefix + "TLS"
-			if path == d.config.ClientCA {
-				variable = prefix + "CLIENT_CA"
-			}
-			err = fmt.Errorf("%s: %w", variable, err)
-			about := aboutOf(err)
-			if about != "files" {
-				about = "ca"
-			}
-			f.problem(about, err)
-			continue
-		}
-		f = append(f, lookAtCAs(path, st)...)
-	}
-	if d.config.ClientCA != "" && !d.asksAnyone() {
-		f.warn("ca", "set SIDEGATE_CLIENT_CERT to optional or require, or unset it", "SIDEGATE_CLIENT_CA is set and client certificates are never asked for: SIDEGATE_CLIENT_CERT is none")
-	}
-	return f
-}
-
-// caOf is the file with the CAs in a folder that can't be read whole.
-func caOf(path string) string {
-	content, errs := readAll(path)
-	for name := range content {
-		if len(errs) > 0 && files.IsCA(name) {
-			return filepath.Join(path, name)
-		}
-	}
-	return path
-}
-
-func lookAtCAs(path string, st *certs.Store) findings {
-	var f findings
-	status := st.Status()
-	for _, w := range status.Warnings {
-		if strings.Contains(w, "CRL") {
-			f.broken("crl", "mount the CA's newest list as crl.pem", "%s: %s", path, w)
-			continue
-		}
-		f.warn("ca", "take it out of the bundle, or put its successor in", "%s: %s", path, w)
-	}
-	if err := st.Ready(); err != nil {
-		f.broken("ca", "mount the bundle with the CA that signs today", "%s: %v", path, err)
-	}
-	content, _ := readAll(path)
-	for _, name := range slices.Sorted(maps.Keys(content)) {
-		list, err := certs.ParseCertificates(name, content[name])
-		if err != nil || !files.IsCA(name) {
-			continue
-		}
-		for _, c := range list {
-			for _, weak := range weakness(c) {
-				f.warn("key", "move on to a CA with a stronger key", "CA %s in %s: %s", c.Subject, filepath.Join(path, name), weak)
-			}
-		}
-	}
-	if len(f) == 0 {
-		f.ok("ca", "client certificates are believed by %s of %s", number(len(status.Certificates), "CA"), path)
-	}
-	return f
-}
-
-func number(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
-// lookAtNames compares the names of certificates with those by which clients
-// call us.
-func (d *doctor) lookAtNames() findings {
-	var f findings
-	d.addOthersServed()
-	for _, s := range d.specs {
-		for _, host := range s.hosts {
-			if len(d.served) > 0 && !s.plaintext && !covered(d.served, host) {
-				f.warn("names", "have the certificate issued with that name, or take it out of hosts", "gate %s answers to %s, which no certificate holds: %s", s.name, host, d.held())
-			}
-		}
-	}
-	for _, name := range d.names {
-		switch {
-		case len(d.served) == 0: // what there is to say of the certificate is said
-		case covered(d.served, name):
-			f.ok("names", "%s is held", name)
-		default:
-			f.broken("names", "have the certificate issued with that name as a subjectAltName", "no certificate holds %s: %s", name, d.held())
-		}
-	}
-	return f
-}
-
-// addOthersServed adds to served what comes from elsewhere than files: the SVID
-// as it is, and of what is issued the names that are asked for.
-func (d *doctor) addOthersServed() {
-	for _, st := range d.assembly.stores {
-		if st.signals == nil {
-			continue
-		}
-		if c, err := st.GetCertificate(&tls.ClientHelloInfo{}); err == nil {
-			d.served = append(d.served, served{"the SVID", c.Leaf})
-		}
-	}
-	if !d.comesFrom(fromCFSSL) && !d.comesFrom(fromACME) {
-		return
-	}
-	asked := &x509.Certificate{}
-	for _, host := range d.config.CertHosts {
-		if ip := net.ParseIP(host); ip != nil {
-			asked.IPAddresses = append(asked.IPAddresses, ip)
-		} else {
-			asked.DNSNames = append(asked.DNSNames, host)
-		}
-	}
-	d.served = append(d.served, served{prefix + "CERT_HOSTS", asked})
-}
-
-// covered reports whether a client that calls us by the name, which may be a
-// pattern *.x, would find it in one of the certificates.
-func covered(list []served, name string) bool {
-	return slices.ContainsFunc(list, func(s served) bool {
-		return slices.ContainsFunc(s.leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) }) || s.leaf.VerifyHostname(name) == nil
-	})
-}
-
-// held lists the names that there are.
-func (d *doctor) held() string {
-	var list []string
-	for _, s := range d.served {
-		names := slices.Clone(s.leaf.DNSNames)
-		for _, ip := range s.leaf.IPAddresses {
-			names = append(names, ip.String())
-		}
-		if len(names) == 0 {
-			names = []string{"none"}
-		}
-		list = append(list, s.where+" has "+strings.Join(names, ", "))
-	}
-	return strings.Join(list, "; ")
-}
-
-// lookAtMounts says of each place that is read whether changes arrive there.
-func (d *doctor) lookAtMounts() findings {
-	var f findings
-	mounts, err := files.Mounts(d.mounts)
-	if err != nil {
-		f.warn("mount", "look for subPath in the pod's volumeMounts yourself: what is mounted by it never changes", "%v", err)
-		return f
-	}
-	for _, path := range d.watched() {
-		var frozen findings
-		for _, p := range append([]string{path}, entries(path)...) {
-			if m, stuck := files.Frozen(mounts, p); stuck {
-				frozen.warn("mount", "mount the whole volume as a folder, without subPath",
-					"%s is mounted by itself (from %s), so what the kubelet renews never arrives here: new certificates need a new pod", m.Point, m.Root)
-			}
-		}
-		f = append(f, frozen...)
-		if _, err := os.Lstat(filepath.Join(path, "..data")); err == nil && len(frozen) == 0 {
-			f.ok("mount", "%s is a volume of the kubelet, which brings changes within a minute or two", path)
-		} else if info, err := os.Stat(path); err == nil && len(frozen) == 0 && info.IsDir() {
-			f.ok("mount", "%s is a plain folder: changes are whatever is written there", path)
-		}
-	}
-	return f
-}
-
-// watched is everything that is read again when it changes.
-func (d *doctor) watched() []string {
-	list := slices.Concat(d.folders(), d.trusted(), d.assembly.paths)
-	slices.Sort(list)
-	return slices.Compact(list)
-}
-
-// entries are the files of a folder that are read.
-func entries(dir string) []string {
-	var list []string
-	all, _ := os.ReadDir(dir) // others say why it can't be read
-	for _, e := range all {
-		if !strings.HasPrefix(e.Name(), ".") {
-			list = append(list, filepath.Join(dir, e.Name()))
-		}
-	}
-	return list
-}
-
-// lookAtEvents says whether changes would be noticed at once.
-func (d *doctor) lookAtEvents() findings {
-	var f findings
-	if err := watch.Check(d.watched()); err != nil {
-		f.warn("inotify", "raise fs.inotify.max_user_instances on the node"+sysctl("max_user_instances")+", or fs.inotify.max_user_watches"+sysctl("max_user_watches"),
-			"no file events (%v): changes are seen within 30 s only", err)
-		return f
-	}
-	f.ok("inotify", "file events work: changes are seen at once")
-	return f
-}
-
-// sysctl is the value now, in brackets.
-func sysctl(name string) string {
-	text, err := os.ReadFile("/proc/sys/fs/inotify/" + name)
-	if err != nil {
-		return ""
-	}
-	return " (now " + strings.TrimSpace(string(text)) + ")"
-}
-
-// lookAtPolicyFile reads the policy file where serve did not get that far,
-// because of gates or users that are not right. Those count as if they were.
-func (d *doctor) lookAtPolicyFile() findings {
-	var f findings
-	path, err := d.assembly.policyFile()
-	if err != nil || path == "" {
-		return f
-	}
-	text, err := readFile(path)
-	if err == nil {
-		around := d.assembly.surroundings(d.likely)
-		if d.assembly.users == nil && d.config.Users != none {
-			around.Methods = append(around.Methods, policy.LocalMethod)
-		}
-		_, err = policy.Parse(path, text, around)
-	}
-	if err == nil {
-		f.ok("policy", "%s can be read; what it says was not compared with gates and users that are not right", path)
-		return f
-	}
-	for _, e := range prefixEach(prefix+"POLICY", err) {
-		about := "policy"
-		if aboutOf(e) == "files" {
-			about = "files"
-		}
-		f.problem(about, e)
-	}
-	return f
 }

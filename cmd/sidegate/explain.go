@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"sidegate/certs/files"
 	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
@@ -174,7 +175,7 @@ func newJudge(ctx context.Context, p *program, q *question) (*judge, error) {
 		j.rules = j.assembly.rules()
 		return j, nil
 	}
-	text, err := readFile(q.policy)
+	text, err := files.ReadOne(q.policy)
 	if err != nil {
 		return nil, err
 	}

@@ -179,7 +179,7 @@ func (f *inspectFile) addCRLs(data []byte) error {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}
 		f.CRLs = append(f.CRLs, fmt.Sprintf("CRL of %s: %d revoked, of %s, due %s", l.Issuer, len(l.RevokedCertificateEntries),
-			l.ThisUpdate.UTC().Format(time.RFC3339), l.NextUpdate.UTC().Format(time.RFC3339)))
+			rfc3339(l.ThisUpdate), rfc3339(l.NextUpdate)))
 	}
 	return nil
 }
@@ -268,11 +268,7 @@ func (o *inspectOptions) verify(s *serverFacts, state *tls.ConnectionState) erro
 	if err != nil {
 		return fmt.Errorf("inspect: --ca: %w", err)
 	}
-	between := x509.NewCertPool()
-	for _, c := range state.PeerCertificates[1:] {
-		between.AddCert(c)
-	}
-	if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, DNSName: o.serverName}); err != nil {
+	if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: certs.Pool(state.PeerCertificates[1:]), DNSName: o.serverName}); err != nil {
 		s.Trusted = "no: " + err.Error()
 		return fmt.Errorf("inspect: %s is not trusted by %s: %w", o.target, o.ca, err)
 	}

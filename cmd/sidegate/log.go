@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -29,3 +30,6 @@ func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
+
+// rfc3339 is a time as everything here writes it.
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -144,4 +145,14 @@ func hurryOnSecondSignal(ctx, rest context.Context, p *tlsproxy.Proxy) error {
 	case <-rest.Done():
 		return nil
 	}
+}
+
+// serveHTTP serves what is no gate until ctx ends, and ends what is under way
+// then.
+func serveHTTP(ctx context.Context, server *http.Server, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

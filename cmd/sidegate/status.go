@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"sidegate/certs"
 	"sidegate/certs/reload"
@@ -75,7 +74,7 @@ func printStatus(w io.Writer, body []byte) error {
 	}
 	for _, g := range r.Gates {
 		for _, ca := range g.Roots {
-			fmt.Fprintf(w, "gate %s: peers of CA %s, serial %s: %d now, last seen %s\n", g.Name, ca.CA, ca.Serial, ca.Live, ca.LastSeen.UTC().Format(time.RFC3339))
+			fmt.Fprintf(w, "gate %s: peers of CA %s, serial %s: %d now, last seen %s\n", g.Name, ca.CA, ca.Serial, ca.Live, rfc3339(ca.LastSeen))
 		}
 	}
 	for _, l := range r.Loaded {
@@ -83,10 +82,10 @@ func printStatus(w io.Writer, body []byte) error {
 		if !l.OK {
 			state = "last good stays: " + l.Err
 		}
-		fmt.Fprintf(w, "%s: generation %s, last loaded %s, %s\n", l.What, l.Generation, l.LastSuccess.UTC().Format(time.RFC3339), state)
+		fmt.Fprintf(w, "%s: generation %s, last loaded %s, %s\n", l.What, l.Generation, rfc3339(l.LastSuccess), state)
 	}
 	for _, c := range r.Certificates {
-		fmt.Fprintf(w, "%s %s: %s, serial %s, ends %s\n", c.Use, c.Name, c.Subject, c.Serial, c.NotAfter.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, "%s %s: %s, serial %s, ends %s\n", c.Use, c.Name, c.Subject, c.Serial, rfc3339(c.NotAfter))
 	}
 	for _, warning := range r.Warnings {
 		fmt.Fprintln(w, "warning:", warning)
