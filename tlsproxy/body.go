@@ -41,7 +41,9 @@ func newRequestBody(x *exchange) *requestBody {
 // After the end there is none, because net/http watches the connection while
 // the application answers, and would take a deadline for the client's going.
 func (b *requestBody) Read(p []byte) (int, error) {
-	b.deadline(time.Now().Add(b.idle))
+	if !b.deadline(time.Now().Add(b.idle)) {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		b.end(err)
@@ -49,21 +51,27 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close is called before the handler returns. The transport may read on after
-// that, when the connection belongs to another request.
-func (b *requestBody) Close() error {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	return b.ReadCloser.Close()
-}
-
-func (b *requestBody) deadline(t time.Time) {
+// release is called before the handler returns. The transport may read on after
+// that, where the application answered early: ReverseProxy keeps it from new
+// reads alone, and does not close us. To touch what the handler had then is a
+// race with another request, or the end of the process (HTTP/2).
+func (b *requestBody) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closed && !b.ended {
+	b.closed = true
+}
+
+// deadline reports whether the body may still be read.
+func (b *requestBody) deadline(t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	if !b.ended {
 		_ = b.conn.SetReadDeadline(t) // one that has gone can't be given a deadline
 	}
+	return true
 }
 
 func (b *requestBody) end(err error) {

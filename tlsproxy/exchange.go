@@ -231,6 +231,9 @@ func (x *exchange) via() string {
 // finish counts and logs the exchange, also when the handler panics, which is
 // how net/http is told to abort an answer.
 func (x *exchange) finish() {
+	if x.body != nil {
+		x.body.release()
+	}
 	x.leave()
 	x.conn.active.Add(-1)
 	took := time.Since(x.started)
