@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -118,6 +119,9 @@ func runCheck(ctx context.Context, p *program) error {
 
 // report says what is loaded and what looks odd about it.
 func report(w io.Writer, a *assembly) {
+	if warning := oldGo(runtime.Version()); warning != "" {
+		fmt.Fprintln(w, "warning:", warning)
+	}
 	for _, g := range a.gates {
 		fmt.Fprintf(w, "gate %s: %s -> %s\n", g.Name, g.Listen, g.Upstream.Address)
 		if g.Plaintext {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -37,6 +38,9 @@ func serve(ctx context.Context, c *Config, p *program) error {
 		return usageError{listed("configuration", err)}
 	}
 	limitMemory(p.environ, cgroupLimits, log)
+	if w := oldGo(runtime.Version()); w != "" {
+		log.Warn("old toolchain", "warning", w)
+	}
 	for _, w := range a.policyWarnings() {
 		log.Warn("policy", "warning", w)
 	}
