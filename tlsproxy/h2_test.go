@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net/http"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -106,5 +108,34 @@ func TestH2Floods(t *testing.T) {
 			}
 			t.Logf("at most %d goroutines, %d before; %d MB of heap", most, before, m.HeapInuse>>20)
 		})
+	}
+}
+
+// OPS-20: requests and changes of the header table's size in turn. In a Go
+// before 1.26.9 and 1.27.2 two goroutines change one HPACK encoder: the race
+// detector sees it here, and a busy server ended (GO-2026-6617).
+func TestH2HeaderTableSizeBesideRequests(t *testing.T) {
+	w := newWorld(t, upstream(echo(t).URL), allow("authenticated")) // the flood has no credential
+	request := fields(t, [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/"}})
+	var clients sync.WaitGroup
+	for range 4 {
+		c := w.config(nil)
+		c.NextProtos = []string{"h2"}
+		conn := w.dial(c)
+		framer := beginH2(t, conn)
+		clients.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // until it is closed
+		clients.Go(func() {
+			defer conn.Close()
+			for i := range uint32(500) {
+				if framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: request, EndHeaders: true, EndStream: true}) != nil ||
+					framer.WriteSettings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: i % 2 * 4096}) != nil {
+					return // it was cut off
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if res := w.get("/"); res.StatusCode != http.StatusOK {
+		t.Errorf("a user after the flood got %d", res.StatusCode)
 	}
 }
