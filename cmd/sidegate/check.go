@@ -137,6 +137,9 @@ func report(w io.Writer, a *assembly) {
 			fmt.Fprintln(w, "warning:", warning)
 		}
 	}
+	if warning := a.config.Admin.warning(); warning != "" {
+		fmt.Fprintln(w, "warning:", warning)
+	}
 	fmt.Fprintln(w, "rule:", a.rules())
 	for _, warning := range a.policyWarnings() {
 		fmt.Fprintln(w, "warning:", warning)

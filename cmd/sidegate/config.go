@@ -31,7 +31,7 @@ type Config struct {
 	// SPIFFESocket is SPIFFE_ENDPOINT_SOCKET, as every SPIFFE workload has it.
 	SPIFFESocket string
 
-	Admin            string          `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
+	Admin            adminAddress    `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
 	Certs            certSource      `env:"CERTS" envDefault:"files" doc:"where the certificates of gates come from: files, spiffe, cfssl or acme"`
 	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
 	TLSNameLoss      Switch          `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`

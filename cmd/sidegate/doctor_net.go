@@ -134,7 +134,7 @@ func (d *doctor) ourOwn(host string, address tlsproxy.Address) bool {
 		listens = append(listens, s.listen)
 	}
 	if d.config.Admin != none {
-		listens = append(listens, tlsproxy.Address{Network: "tcp", Address: d.config.Admin})
+		listens = append(listens, tlsproxy.Address{Network: "tcp", Address: string(d.config.Admin)})
 	}
 	for _, l := range listens {
 		if l == address || l.Network == "tcp" && address.Network == "tcp" && covers(l.Address, host, address.Address) {
@@ -172,13 +172,13 @@ func (d *doctor) lookAtRunning(ctx context.Context) (*statusReport, findings) {
 	if d.config.Admin == none {
 		return nil, f
 	}
-	if _, port, err := net.SplitHostPort(d.config.Admin); err != nil || !validPort(port, 0) {
-		f.broken("listen", "write it as :9901, or none", "SIDEGATE_ADMIN: %q is not [HOST]:PORT", d.config.Admin)
+	if w := d.config.Admin.warning(); w != "" {
+		f.warn("listen", "", "%s", w)
 		return nil, f
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	body, err := askAdminAt(ctx, d.config.Admin, http.MethodGet, "/status")
+	body, err := d.config.Admin.ask(ctx, http.MethodGet, "/status")
 	var r statusReport
 	if err == nil {
 		err = json.Unmarshal(body, &r)

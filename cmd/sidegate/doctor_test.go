@@ -541,7 +541,10 @@ func TestDoctorListeners(t *testing.T) {
 		d.want(t, "broken", "listen", "no such file or directory")
 	})
 	t.Run("SIDEGATE_ADMIN is no address", func(t *testing.T) {
-		diagnose(t, healthy(t, "SIDEGATE_ADMIN=9901")).want(t, "broken", "listen", "is not [HOST]:PORT")
+		diagnose(t, healthy(t, "SIDEGATE_ADMIN=9901")).want(t, "broken", "variables", "SIDEGATE_ADMIN: it is neither [HOST]:PORT")
+	})
+	t.Run("SIDEGATE_ADMIN is an address at which nobody may drain", func(t *testing.T) {
+		diagnose(t, healthy(t, "SIDEGATE_ADMIN=127.0.0.6:9901")).want(t, "warning", "listen", "answered at 127.0.0.1 and ::1 only")
 	})
 }
 

@@ -81,6 +81,42 @@ func (p *instance) command(args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
+// OPS-18: a stranger whom a mesh's proxy delivers from 127.0.0.6 neither drains
+// nor sees the status; the pod's own commands do both.
+func TestStrangersCantDrain(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	p := launch(t, freeAddr(t), hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ADMIN=:"+port)
+	p.admin = "127.0.0.1:" + port
+	p.untilReady()
+	from := func(ip string) *http.Client {
+		dial := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext
+		return &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	}
+	status := func(res *http.Response, err error) int {
+		try(t, err)
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	if got := status(from("127.0.0.6").Get("http://" + p.admin + "/status")); got != http.StatusForbidden {
+		t.Errorf("status for a stranger: %d", got)
+	}
+	if got := status(from("127.0.0.6").Post("http://"+p.admin+"/drain", "", nil)); got != http.StatusForbidden {
+		t.Errorf("drain for a stranger: %d", got)
+	}
+	if code, text := p.readyz(); code != http.StatusOK {
+		t.Errorf("not ready after that: %s", text)
+	}
+	p.admin = ":" + port // as the commands have it from the pod's env
+	if out, code := p.command("status"); code != exitDone || !strings.Contains(out, "gate main") {
+		t.Errorf("status: %d %s", code, out)
+	}
+	if out, code := p.command("drain"); code != exitDone || out != "draining\n" {
+		t.Errorf("drain: %d %s", code, out)
+	}
+}
+
 // The application is gone and nothing is in flight: nobody waits, whether a
 // signal or, as with the sidecar of a Job, the preStop hook comes first.
 func TestNothingToDrain(t *testing.T) {
@@ -111,6 +147,25 @@ func TestSecondSignal(t *testing.T) {
 	default:
 	}
 	p.stop()
+}
+
+// The second signal counts even if it comes before the program has begun to
+// heed the first one. Two of one kind may be merged by the kernel.
+func TestSecondSignalRightAfterTheFirst(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
+	try(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	try(t, p.cmd.Process.Signal(syscall.SIGINT))
+	select {
+	case err := <-p.ended: // without a third signal, which stop would send
+		p.ended <- err
+		if err != nil {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the second signal was lost")
+	}
 }
 
 // everyKind is an application whose answers last: /slow takes as long as the

@@ -29,6 +29,7 @@ type program struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
+	again   <-chan struct{} // closed when the process is asked to end a second time; nil: never
 }
 
 // command is one of the words that may follow sidegate.
@@ -65,17 +66,22 @@ func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
 }
 
+// run is the program with those arguments.
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{args: args, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
+	return p.run(ctx)
+}
+
 // run is the whole program; nothing below it knows the process. Without a
 // command it serves, which is what the image does.
-func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func (p *program) run(ctx context.Context) int {
 	name := "serve"
-	if len(args) > 0 {
-		name, args = args[0], args[1:]
+	if len(p.args) > 0 {
+		name, p.args = p.args[0], p.args[1:]
 	}
 	if name == "-h" || name == "--help" {
 		name = "help"
 	}
-	p := &program{args: args, environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	err := dispatch(ctx, name, p)
 	if err == nil {
 		return exitDone
@@ -86,7 +92,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	if errors.Is(err, errBroken) {
 		return exitFailed
 	}
-	fmt.Fprintf(stderr, "sidegate: %v\n", err)
+	fmt.Fprintf(p.stderr, "sidegate: %v\n", err)
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage

@@ -33,6 +33,9 @@ func runServe(ctx context.Context, p *program) error {
 // serve loads, binds and runs until ctx ends.
 func serve(ctx context.Context, c *Config, p *program) error {
 	log := newLogger(c, p.stdout)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anything is loaded: unheard it would end the process
+	defer signal.Stop(hangup)
 	a, err := assemble(ctx, c, log)
 	if err != nil {
 		return usageError{listed("configuration", err)}
@@ -62,21 +65,21 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	}
 	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
 
-	return runAll(ctx, c, a, proxy, server, watcher)
+	return runAll(ctx, signals{p.again, hangup}, a, proxy, server, watcher)
 }
 
 // runAll runs the gates until ctx ends and they are drained, and everything
 // else until then: probes must see the drain, and what is still served may
 // still rotate. The first error ends all.
-func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, server *admin.Server, watcher *watch.Watcher) error {
+func runAll(ctx context.Context, heeded signals, a *assembly, proxy *tlsproxy.Proxy, server *admin.Server, watcher *watch.Watcher) error {
 	rest, drained := context.WithCancel(context.WithoutCancel(ctx))
 	defer drained()
 	g, rest := errgroup.WithContext(rest)
 	gates, failed := context.WithCancel(ctx)
 	defer failed()
 	defer context.AfterFunc(rest, failed)()
-	if c.Admin != none {
-		l, err := net.Listen("tcp", c.Admin)
+	if a.config.Admin != none {
+		l, err := net.Listen("tcp", string(a.config.Admin))
 		if err != nil {
 			return fmt.Errorf("SIDEGATE_ADMIN: %w", err)
 		}
@@ -102,8 +105,7 @@ func runAll(ctx context.Context, c *Config, a *assembly, proxy *tlsproxy.Proxy, 
 		g.Go(func() error { return l.Run(rest, changed) })
 	}
 	g.Go(func() error { return watcher.Run(rest) })
-	g.Go(func() error { return onSignal(rest, watcher.Kick, syscall.SIGHUP) })
-	g.Go(func() error { return hurryOnSecondSignal(ctx, rest, proxy) })
+	g.Go(func() error { return heeded.heed(rest, proxy.Hurry, watcher.Kick) })
 	return g.Wait()
 }
 
@@ -125,29 +127,26 @@ func ready(p *tlsproxy.Proxy, a *assembly) func() error {
 	}
 }
 
-// onSignal calls do at each of the signals, until ctx ends.
-func onSignal(ctx context.Context, do func(), signals ...os.Signal) error {
-	received := make(chan os.Signal, 1)
-	signal.Notify(received, signals...)
-	defer signal.Stop(received)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-received:
-			do()
-		}
-	}
+// signals are those that serve heeds besides the one that ends its context.
+type signals struct {
+	again  <-chan struct{}  // closed by the second one to end; nil: never
+	reload <-chan os.Signal // SIGHUP
 }
 
-// hurryOnSecondSignal skips the drain's delay for who asks twice. The first
-// signal ended ctx.
-func hurryOnSecondSignal(ctx, rest context.Context, p *tlsproxy.Proxy) error {
-	select {
-	case <-ctx.Done():
-		return onSignal(rest, p.Hurry, os.Interrupt, syscall.SIGTERM)
-	case <-rest.Done():
-		return nil
+// heed skips the drain's delay for who asks twice to end, and looks at every
+// file for who asks to reload, until ctx ends.
+func (s signals) heed(ctx context.Context, hurry, reload func()) error {
+	again := s.again
+	for {
+		select {
+		case <-again:
+			hurry()
+			again = nil
+		case <-s.reload:
+			reload()
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strings"
 
 	"sidegate/certs"
 	"sidegate/certs/reload"
@@ -106,42 +103,4 @@ func runDrain(ctx context.Context, p *program) error {
 	}
 	_, err = p.stdout.Write(body)
 	return err
-}
-
-// askAdmin asks the admin port of the process that has the same configuration.
-func askAdmin(ctx context.Context, p *program, method, path string) ([]byte, error) {
-	c, err := parseConfig(p.environ)
-	if err != nil {
-		return nil, usageError{listed("configuration", err)}
-	}
-	if c.Admin == none {
-		return nil, usagef("SIDEGATE_ADMIN is none, so nobody can be asked")
-	}
-	return askAdminAt(ctx, c.Admin, method, path)
-}
-
-// askAdminAt asks whoever has the port of the address on this host.
-func askAdminAt(ctx context.Context, addr, method, path string) ([]byte, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, usagef("SIDEGATE_ADMIN: %w", err)
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort("localhost", port)+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
-	res, err := client.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("no sidegate answers on port %s: %w", port, err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode != http.StatusOK {
-		return nil, errors.New(strings.TrimSpace(string(body)))
-	}
-	return body, nil
 }

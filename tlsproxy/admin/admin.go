@@ -6,8 +6,12 @@
 //	/healthz   the process answers
 //	/metrics   Prometheus text
 //	/probe/x   the application's probe x, its status alone
-//	/status    what is in service, as JSON; from loopback only
-//	/drain     POST: leave, answered when the listeners are closed; from loopback only
+//	/status    what is in service, as JSON; for the pod's own processes only
+//	/drain     POST: leave, answered when the listeners are closed; for the pod's own processes only
+//
+// The pod's own processes are those that connect from 127.0.0.1 or ::1 to
+// 127.0.0.1 or ::1 and name localhost or a loopback address as the Host.
+// Requests of browser pages and those that a proxy forwarded are 403.
 package admin
 
 import (
@@ -18,7 +22,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,21 +67,9 @@ func (s *Server) handler() http.Handler {
 	for name, relay := range s.Probes {
 		mux.HandleFunc("GET /probe/"+name, relay.serve)
 	}
-	mux.HandleFunc("GET /status", loopbackOnly(s.status))
-	mux.HandleFunc("POST /drain", loopbackOnly(s.drain))
+	mux.HandleFunc("/status", podOnly(http.MethodGet, s.status))
+	mux.HandleFunc("/drain", podOnly(http.MethodPost, s.drain))
 	return mux
-}
-
-// loopbackOnly hides a path from everyone but the pod itself.
-func loopbackOnly(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !from.Addr().Unmap().IsLoopback() {
-			http.NotFound(w, r)
-			return
-		}
-		h(w, r)
-	}
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
