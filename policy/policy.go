@@ -100,6 +100,7 @@ const (
 	PeerExpired     Reason = "peer_expired"       // leaf or issuer outside its dates
 	PeerRevoked     Reason = "peer_revoked"       // on the issuer's CRL
 	CRLExpired      Reason = "crl_expired"        // the issuer's CRL is overdue
+	Loop            Reason = "loop"               // the gate's own upstream leads back to it
 	BadRequest      Reason = "bad_request"        // framing, several credentials, odd headers
 	AmbiguousTarget Reason = "ambiguous_target"   // the path has more than one reading
 	MethodRefused   Reason = "method_not_allowed" // TRACE, CONNECT

@@ -243,6 +243,7 @@ func (g *gate) newConn(c net.Conn) *conn {
 		g.metrics.Connections(-1)
 	})
 	under.writeIdle = g.budget.BodyIdle
+	under.cameBack = sync.OnceValue(func() bool { return g.budget.hops.cameBack(c) })
 	g.metrics.Connections(+1)
 	return under
 }

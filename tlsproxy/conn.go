@@ -32,6 +32,7 @@ type conn struct {
 	chain      []*x509.Certificate // as the client sent it; empty: none
 	root       *RootStatus         // by whom it is believed; nil: there is no peer
 	tls        *tls.Conn           // above this one; nil at a plaintext gate
+	cameBack   func() bool         // it is one of ours to an upstream; asked when a request has come
 
 	received  atomic.Int64                 // bytes from the client, TLS included
 	shed      atomic.Bool                  // it gave way to another handshake

@@ -108,7 +108,7 @@ func (g *gate) upstreamAnswers() bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	c, err := dialer{upstream: g.Upstream, timeout: time.Second}.dial(ctx, "", "")
+	c, err := dialer{upstream: g.Upstream, timeout: time.Second}.connect(ctx)
 	if err != nil {
 		return false
 	}

@@ -96,6 +96,9 @@ func (x *exchange) judge(ctx context.Context) *denial {
 	if reason := x.conn.ended.Load(); reason != nil {
 		return &denial{status: http.StatusForbidden, reason: *reason}
 	}
+	if x.conn.cameBack() {
+		return &denial{status: http.StatusLoopDetected, reason: policy.Loop}
+	}
 	if d := x.canonicalise(); d != nil {
 		return d
 	}

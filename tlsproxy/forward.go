@@ -54,7 +54,7 @@ func newForwarder(g *gate) *forwarder {
 // newTransport makes a transport that connects to the gate's upstream
 // whatever a request names, never by way of a proxy from the environment.
 func newTransport(g *gate) *http.Transport {
-	dial := dialer{upstream: g.Upstream, timeout: g.budget.UpstreamConnect}
+	dial := dialer{upstream: g.Upstream, timeout: g.budget.UpstreamConnect, hops: &g.budget.hops}
 	return &http.Transport{
 		Proxy:              nil,
 		DialContext:        dial.dial,
@@ -75,17 +75,32 @@ func newTransport(g *gate) *http.Transport {
 type dialer struct {
 	upstream Upstream
 	timeout  time.Duration
+	hops     *hops
 }
 
 func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	c, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.hops.out(c), nil
+}
+
+func (d dialer) connect(ctx context.Context) (net.Conn, error) {
 	var nd net.Dialer
 	a := d.upstream.Address
 	if a.Network == "unix" || d.upstream.InsecureUpstream {
 		return nd.DialContext(ctx, a.Network, a.Address)
 	}
-	host, port, err := net.SplitHostPort(a.Address)
+	return DialLoopback(ctx, a.Address)
+}
+
+// DialLoopback connects to a host and port if all addresses of the host are
+// loopback.
+func DialLoopback(ctx context.Context, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +108,7 @@ func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var nd net.Dialer
 	for _, ip := range ips {
 		var c net.Conn
 		if c, err = nd.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port)); err == nil {
@@ -126,8 +142,11 @@ func resolveLoopback(ctx context.Context, host string) ([]net.IP, error) {
 }
 
 func notLoopback(host string, ip net.IP) error {
-	return fmt.Errorf("upstream %s is %s, which is not loopback: plaintext would leave the pod (insecure_upstream=true allows it)", host, ip)
+	return fmt.Errorf("upstream %s is %s, which is %w: plaintext would leave the pod", host, ip, ErrNotLoopback)
 }
+
+// ErrNotLoopback is why an upstream beyond the pod is refused.
+var ErrNotLoopback = errors.New("not loopback")
 
 // CheckUpstream says why a gate could never connect to its upstream: it does
 // not resolve, or not to loopback. A unix socket need not exist yet.

@@ -46,6 +46,7 @@ type budget struct {
 	Limits
 	connections slots
 	handshakes  queue
+	hops        hops
 }
 
 func newBudget(l Limits) *budget {

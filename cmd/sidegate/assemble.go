@@ -85,17 +85,13 @@ func (a *assembly) fill(ctx context.Context) error {
 	userErr := a.loadUsers(ctx)
 	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
 	certErr := a.loadCertificates(ctx, specs)
-	var upstreamErrs []error
-	for i, s := range specs {
-		if err := tlsproxy.CheckUpstream(ctx, s.upstream); err != nil {
-			upstreamErrs = append(upstreamErrs, fmt.Errorf("%s: %w", gateVariable(s.name), err))
-		}
+	for i := range specs {
 		a.gates[i].Decider = a.decider()
 		if a.users != nil {
 			a.gates[i].Authenticators = []tlsproxy.Authenticator{a.users}
 		}
 	}
-	return joinFlat([]error{specErr, userErr, policyErr, certErr, errors.Join(upstreamErrs...)})
+	return joinFlat([]error{specErr, userErr, policyErr, certErr, a.checkUpstreams(ctx)})
 }
 
 // loadUsers reads the users where there are any. The default path counts

@@ -114,8 +114,9 @@ func parseConfig(environ []string) (*Config, error) {
 			relay, err := parseProbe(probe, value)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			} else {
+				c.Probes[strings.ToLower(probe)] = relay
 			}
-			c.Probes[strings.ToLower(probe)] = relay
 			delete(vars, name)
 		}
 	}
@@ -158,7 +159,7 @@ var probeName = regexp.MustCompile(`^[A-Z0-9][A-Z0-9_]*$`)
 
 func parseProbe(name, value string) (*admin.Relay, error) {
 	if !probeName.MatchString(name) {
-		return nil, fmt.Errorf("probe name %q: capital letters, digits and _", name)
+		return nil, errors.New("the probe's name behind SIDEGATE_PROBE_ is made of capital letters, digits and _")
 	}
 	return admin.ParseRelay(value)
 }

@@ -47,7 +47,7 @@ func TestParseConfig(t *testing.T) {
 		{"cipher of TLS 1.3", []string{"SIDEGATE_TLS_CIPHERS=TLS_AES_128_GCM_SHA256"}, "is not one of TLS_ECDHE"},
 		{"misspelt cipher", []string{"SIDEGATE_TLS_CIPHERS=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA265"}, "did you mean TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256?"},
 		{"probe beyond loopback", []string{"SIDEGATE_PROBE_READY=http://10.0.0.1:80/"}, "SIDEGATE_PROBE_READY: "},
-		{"probe without a name", []string{"SIDEGATE_PROBE_=tcp://127.0.0.1:80"}, "probe name"},
+		{"probe without a name", []string{"SIDEGATE_PROBE_=tcp://127.0.0.1:80"}, "probe's name"},
 		{"HSTS without seconds", []string{"SIDEGATE_HSTS=includeSubDomains"}, "is not max-age=SECONDS"},
 		{"switch", []string{"SIDEGATE_TLS_ALLOW_NAME_LOSS=yes"}, "neither true nor false"},
 		{"log level", []string{"SIDEGATE_LOG_LEVEL=loud"}, "SIDEGATE_LOG_LEVEL: "},

@@ -253,7 +253,7 @@ var abouts = []struct {
 	{"clock", regexp.MustCompile(`is not valid before`)},
 	{"expiry", regexp.MustCompile(`/[^ ]+ ended \d`)},
 	{"ca", regexp.MustCompile(`holds no CA|is not a CA|CRL|brings no CA|SPIFFE trust domain|^SIDEGATE_CLIENT_CA: `)},
-	{"upstream", regexp.MustCompile(`^SIDEGATE_INGRESS[A-Z_0-9]*: (upstream .* is not loopback|lookup )`)},
+	{"upstream", regexp.MustCompile(`^SIDEGATE_(INGRESS|PROBE)[A-Z_0-9]*: (upstream .* (is not loopback|leads back)|lookup )`)},
 	{"users", regexp.MustCompile(`^SIDEGATE_(USERS|REALM): `)},
 	{"policy", regexp.MustCompile(`^SIDEGATE_(POLICY|ALLOW): |authenticate anyone|client certificates and nobody|any-peer`)},
 	{"spiffe", regexp.MustCompile(`^SPIFFE_ENDPOINT_SOCKET: |^SIDEGATE_SPIFFE_`)},
@@ -288,6 +288,7 @@ var further = []struct{ text, do string }{
 	{"tls.crt but no tls.key", "mount a Secret of type kubernetes.io/tls, whole"},
 	{".key but no ", "mount a Secret of type kubernetes.io/tls, whole"},
 	{"not signed by a CA of the bundle", "mount the list that a CA of the bundle signed"},
+	{"leads back", "let the gate listen on the pod's address, as in $(POD_IP):8080=http://127.0.0.1:8080, or on another port"},
 	{"not loopback", "let the application listen on 127.0.0.1 and name that in the gate"},
 }
 

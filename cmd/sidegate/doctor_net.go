@@ -51,16 +51,11 @@ func why(err error) string {
 func (d *doctor) lookAtUpstream(ctx context.Context, s *gateSpec) findings {
 	var f findings
 	up := s.upstream
-	if up.RedirectPort > 0 || tlsproxy.CheckUpstream(ctx, up) != nil { // serve has the words for the latter
+	if up.RedirectPort > 0 || tlsproxy.CheckUpstream(ctx, up) != nil || d.assembly.leadsBack(ctx, up) != "" { // serve has the words for the latter two
 		return f
 	}
 	if up.InsecureUpstream {
 		f.warn("upstream", "take insecure_upstream=true away if the application is in this pod", "gate %s sends plaintext to %s, wherever that is", s.name, up.Address)
-	}
-	if d.ourOwn("127.0.0.1", up.Address) {
-		f.broken("upstream", "let the gate listen on the pod's address, as in $(POD_IP):8080=http://127.0.0.1:8080, or on another port",
-			"gate %s forwards to %s, where sidegate itself listens", s.name, up.Address)
-		return f
 	}
 	switch err := dial(ctx, up.Address.Network, up.Address.Address); {
 	case err == nil:
@@ -89,7 +84,7 @@ func (d *doctor) lookAround(ctx context.Context, s *gateSpec) findings {
 	var attempts []func(context.Context) findings
 	for _, host := range reachable() {
 		address := tlsproxy.Address{Network: "tcp", Address: net.JoinHostPort(host, port)}
-		if d.ourOwn(host, address) {
+		if d.assembly.leadsBack(ctx, tlsproxy.Upstream{Address: address}) != "" {
 			continue
 		}
 		attempts = append(attempts, func(ctx context.Context) (open findings) {
@@ -124,36 +119,6 @@ func reachable() []string {
 		}
 	}
 	return list
-}
-
-// ourOwn reports whether we listen, or will, on the port of the address on
-// host.
-func (d *doctor) ourOwn(host string, address tlsproxy.Address) bool {
-	listens := []tlsproxy.Address{}
-	for _, s := range d.specs {
-		listens = append(listens, s.listen)
-	}
-	if d.config.Admin != none {
-		listens = append(listens, tlsproxy.Address{Network: "tcp", Address: string(d.config.Admin)})
-	}
-	for _, l := range listens {
-		if l == address || l.Network == "tcp" && address.Network == "tcp" && covers(l.Address, host, address.Address) {
-			return true
-		}
-	}
-	return false
-}
-
-// covers reports whether a listener takes what is sent to host and the port of
-// address.
-func covers(listen, host, address string) bool {
-	on, port, err := net.SplitHostPort(listen)
-	_, other, otherErr := net.SplitHostPort(address)
-	if err != nil || otherErr != nil || port != other {
-		return false
-	}
-	ip := net.ParseIP(on)
-	return on == "" || ip.IsUnspecified() || ip.Equal(net.ParseIP(host))
 }
 
 // lookAtListeners asks the sidegate that should run here what it has in

@@ -442,7 +442,7 @@ func TestDoctorUpstream(t *testing.T) {
 		"h2c to nobody":  {freeAddr(t) + "=h2c://" + freeAddr(t), "broken", "connection refused"},
 		"socket":         {freeAddr(t) + "=http+unix://" + l.Addr().String(), "ok", "somebody listens at"},
 		"no socket":      {freeAddr(t) + "=http+unix://" + sockets + "/none", "broken", "no such file or directory"},
-		"itself":         {own + "=http://" + own, "broken", "where sidegate itself listens"},
+		"itself":         {own + "=http://" + own, "broken", "leads back to sidegate itself"},
 		"wherever it is": {freeAddr(t) + "=" + hello(t) + "?insecure_upstream=true", "warning", "sends plaintext to"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,17 +6,19 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"sidegate/tlsproxy"
 )
 
 // Relay is a probe of the application, which the kubelet can't reach on
@@ -30,42 +32,60 @@ type Relay struct {
 }
 
 // ParseRelay reads SCHEME://HOST:PORT and what follows. HOST is a loopback
-// address. http and https are followed by path and query, grpc by
-// the service's name, which may be missing, tcp by nothing. Behind a # come
-// the options timeout=1s, which is the default, and header=NAME:VALUE.
+// address, or a name all of whose addresses are loopback, which is looked up
+// for each probe. http and https are followed by path and query, grpc by the
+// service's name, which may be missing, tcp by nothing. Behind a # come the
+// options timeout=1s, which is the default, and header=NAME:VALUE.
+//
+// Errors don't quote: query, path and header fields may hold a secret.
 func ParseRelay(s string) (*Relay, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not a URL", s)
+		return nil, errors.New("it is not a URL such as http://127.0.0.1:8080/healthz")
 	}
 	if !slices.Contains([]string{"http", "https", "tcp", "grpc"}, u.Scheme) {
-		return nil, fmt.Errorf("%q begins with none of http://, https://, tcp:// and grpc://", s)
+		return nil, errors.New("it begins with none of http://, https://, tcp:// and grpc://")
 	}
-	if to, err := netip.ParseAddrPort(u.Host); err != nil || !to.Addr().IsLoopback() || to.Port() == 0 || u.User != nil {
-		return nil, fmt.Errorf("%q: %q is not a loopback address and a port, such as 127.0.0.1:8080", s, u.Host)
+	if u.User != nil {
+		return nil, errors.New("it has a user or password before the host; a field is sent by #header=Authorization:...")
+	}
+	if !probable(u) {
+		return nil, errors.New("its host is not a loopback address or localhost with a port, such as 127.0.0.1:8080")
 	}
 	if u.Scheme == "tcp" && (u.Path != "" || u.RawQuery != "") {
-		return nil, fmt.Errorf("%q: nothing follows the port of a TCP probe but options behind #", s)
+		return nil, errors.New("nothing follows the port of a TCP probe but options behind #")
 	}
 	r := &Relay{target: u, header: http.Header{}, timeout: time.Second}
 	if err := r.options(u.EscapedFragment()); err != nil {
-		return nil, fmt.Errorf("%q: %w", s, err)
+		return nil, err
 	}
 	u.Fragment, u.RawFragment = "", ""
 	r.client = r.newClient()
 	return r, nil
 }
 
+// probable reports whether a URL's host may be loopback and has a port.
+func probable(u *url.URL) bool {
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	ip, ipErr := netip.ParseAddr(u.Hostname())
+	return err == nil && port > 0 && u.Hostname() != "" && (ipErr != nil || ip.Unmap().IsLoopback())
+}
+
+// Upstream is what the probe connects to.
+func (r *Relay) Upstream() tlsproxy.Upstream {
+	return tlsproxy.Upstream{Address: tlsproxy.Address{Network: "tcp", Address: r.target.Host}}
+}
+
 func (r *Relay) options(text string) error {
 	values, err := url.ParseQuery(text)
 	if err != nil {
-		return fmt.Errorf("options %q: %w", text, err)
+		return errors.New("the options behind # are not NAME=VALUE&NAME=VALUE with % before two hexadecimal digits")
 	}
 	for name, list := range values {
 		switch {
 		case name == "timeout" && len(list) == 1:
 			if r.timeout, err = time.ParseDuration(list[0]); err != nil || r.timeout <= 0 {
-				return fmt.Errorf("timeout %q is not a time above zero, such as 1s", list[0])
+				return errors.New("timeout is not a time above zero, such as 1s")
 			}
 		case name == "header":
 			for _, field := range list {
@@ -74,7 +94,7 @@ func (r *Relay) options(text string) error {
 				}
 			}
 		default:
-			return fmt.Errorf("option %q is not one of timeout, once, and header", name)
+			return errors.New("an option behind # is not one of timeout, once, and header")
 		}
 	}
 	return nil
@@ -83,7 +103,7 @@ func (r *Relay) options(text string) error {
 func (r *Relay) addField(field string) error {
 	name, value, ok := strings.Cut(field, ":")
 	if !ok || name == "" || strings.ContainsAny(field, "\r\n\x00") {
-		return fmt.Errorf("header %q is not NAME:VALUE", field)
+		return errors.New("a header is not NAME:VALUE")
 	}
 	if strings.EqualFold(name, "Host") {
 		r.host = value
@@ -96,12 +116,17 @@ func (r *Relay) addField(field string) error {
 // newClient makes a client that keeps nothing open and follows nothing. As
 // the kubelet does, it believes any certificate: it asks loopback.
 func (r *Relay) newClient() *http.Client {
-	tr := &http.Transport{DisableKeepAlives: true, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	tr := &http.Transport{DialContext: r.dial, DisableKeepAlives: true, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	if r.target.Scheme == "grpc" {
 		tr.Protocols = new(http.Protocols)
 		tr.Protocols.SetUnencryptedHTTP2(true)
 	}
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// dial connects to the target, whatever the URL of a request says.
+func (r *Relay) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	return tlsproxy.DialLoopback(ctx, r.target.Host)
 }
 
 // serve answers 200 for a probe that succeeded, the application's status for
@@ -136,8 +161,7 @@ func (r *Relay) ask(ctx context.Context, agent string) (int, error) {
 }
 
 func (r *Relay) askTCP(ctx context.Context) (int, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", r.target.Host)
+	c, err := r.dial(ctx, "", "")
 	if err != nil {
 		return 0, err
 	}

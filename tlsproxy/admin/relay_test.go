@@ -85,11 +85,13 @@ func TestRelayHTTP(t *testing.T) {
 	_ = closed.Close()
 	options := "#timeout=20s&header=" + url.QueryEscape("X-A:b c") + "&header=Host:app.example"
 	ask := relayed(t, map[string]string{
-		"ok": plain.URL + "/ok?a=b" + options, "tls": over.URL + "/ok?a=b" + options, "moved": plain.URL + "/moved", "fails": plain.URL + "/fails",
+		"named": strings.Replace(plain.URL, "127.0.0.1", "localhost", 1) + "/ok?a=b" + options, "named_tcp": strings.Replace(plain.URL, "http://127.0.0.1", "tcp://localhost", 1),
+		"beyond": "http://no-such-name.invalid:80/",
+		"ok":     plain.URL + "/ok?a=b" + options, "tls": over.URL + "/ok?a=b" + options, "moved": plain.URL + "/moved", "fails": plain.URL + "/fails",
 		"slow": plain.URL + "/slow#timeout=50ms", "down": "http://" + closed.Addr().String() + "/",
 		"tcp": "tcp://" + plain.Listener.Addr().String(), "tcp_down": "tcp://" + closed.Addr().String(),
 	})
-	for name, want := range map[string]int{"ok": 200, "tls": 200, "moved": 200, "fails": 500, "slow": 504, "down": 502, "tcp": 200, "tcp_down": 502, "unknown": 404} {
+	for name, want := range map[string]int{"named": 200, "named_tcp": 200, "beyond": 502, "ok": 200, "tls": 200, "moved": 200, "fails": 500, "slow": 504, "down": 502, "tcp": 200, "tcp_down": 502, "unknown": 404} {
 		status, answer := ask(name)
 		if status != want || strings.Contains(answer, "secret") {
 			t.Errorf("%s: %d, want %d\n%s", name, status, want, answer)
@@ -123,8 +125,15 @@ func TestParseRelay(t *testing.T) {
 		"127.0.0.1:80":                              "is not a URL",
 		"ftp://127.0.0.1:21":                        "begins with none of",
 		"http://10.0.0.1:80/":                       "is not a loopback address",
-		"http://localhost:80/":                      "is not a loopback address",
-		"http://u:p@127.0.0.1:80/":                  "is not a loopback address",
+		"http://[::ffff:10.0.0.1]:80/":              "is not a loopback address",
+		"http://0.0.0.0:80/":                        "is not a loopback address",
+		"http://:80/":                               "is not a loopback address",
+		"http://localhost:80/":                      "",
+		"grpc://localhost:80/a":                     "",
+		"tcp://localhost:80":                        "",
+		"http://localhost/":                         "is not a loopback address",
+		"http://localhost:0/":                       "is not a loopback address",
+		"http://u:p@127.0.0.1:80/":                  "user or password",
 		"http://127.0.0.1/":                         "is not a loopback address",
 		"tcp://127.0.0.1:80/x":                      "nothing follows the port",
 		"http://127.0.0.1:80/#timeout=0s":           "above zero",

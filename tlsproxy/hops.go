@@ -1,0 +1,98 @@
+package tlsproxy
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// hops knows both ends of the connections that are open to upstreams. A
+// connection that a gate accepts from the near end of one of them carries
+// requests of our own that have come back, each of which would make another
+// connection, without end.
+//
+// # Design
+//
+// A field such as Via would be written by clients too, and is dropped by some
+// servers in between. The ends of a connection are the kernel's to tell.
+type hops struct {
+	mu   sync.Mutex
+	open map[hop]int
+	unix atomic.Int64 // open ones to unix sockets, whose near ends have no name
+}
+
+// hop is a connection by its ends. far is zero where it may be rewritten on the
+// way, as kube-proxy does with the address of a Service.
+type hop struct{ near, far netip.AddrPort }
+
+// out notes a connection to an upstream until it is closed. It is called
+// before the first byte is sent, so that whoever reads one finds it noted.
+func (h *hops) out(c net.Conn) net.Conn {
+	if c.RemoteAddr().Network() == "unix" {
+		h.unix.Add(1)
+		return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.unix.Add(-1) })}
+	}
+	way := hop{endOf(c.LocalAddr()), endOf(c.RemoteAddr())}
+	if !way.far.Addr().IsLoopback() {
+		way.far = netip.AddrPort{}
+	}
+	h.count(way, +1)
+	return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.count(way, -1) })}
+}
+
+func (h *hops) count(way hop, delta int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open == nil {
+		h.open = map[hop]int{}
+	}
+	if h.open[way] += delta; h.open[way] == 0 {
+		delete(h.open, way)
+	}
+}
+
+// cameBack reports whether an accepted connection is one of our own. It is
+// asked when a request has been read: before, the other side may not have
+// noted it yet.
+func (h *hops) cameBack(c net.Conn) bool {
+	if c.RemoteAddr().Network() == "unix" {
+		return h.unix.Load() > 0 && isOwnProcess(c)
+	}
+	near := endOf(c.RemoteAddr())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// The near end alone is not enough on loopback: the kernel gives the same
+	// port to connections of other processes that lead elsewhere.
+	return h.open[hop{near, endOf(c.LocalAddr())}] > 0 || h.open[hop{near: near}] > 0
+}
+
+// endOf is one end of a TCP connection; zero: it is none.
+func endOf(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	end := tcp.AddrPort()
+	return netip.AddrPortFrom(end.Addr().Unmap(), end.Port())
+}
+
+// outgoing is a connection to an upstream.
+type outgoing struct {
+	net.Conn
+	gone func()
+}
+
+// CloseWrite lets the upgrade path half-close.
+func (o *outgoing) CloseWrite() error {
+	if half, ok := o.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return net.ErrClosed
+}
+
+// Close closes the connection, after which its near end may be anybody's.
+func (o *outgoing) Close() error {
+	o.gone()
+	return o.Conn.Close()
+}
