@@ -18,13 +18,13 @@ import (
 // servers in between. The ends of a connection are the kernel's to tell.
 type hops struct {
 	mu   sync.Mutex
-	open map[hop]int
+	open map[way]int
 	unix atomic.Int64 // open ones to unix sockets, whose near ends have no name
 }
 
-// hop is a connection by its ends. far is zero where it may be rewritten on the
+// way is a connection by its ends. far is zero where it may be rewritten on the
 // way, as kube-proxy does with the address of a Service.
-type hop struct{ near, far netip.AddrPort }
+type way struct{ near, far netip.AddrPort }
 
 // out notes a connection to an upstream until it is closed. It is called
 // before the first byte is sent, so that whoever reads one finds it noted.
@@ -33,22 +33,22 @@ func (h *hops) out(c net.Conn) net.Conn {
 		h.unix.Add(1)
 		return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.unix.Add(-1) })}
 	}
-	way := hop{endOf(c.LocalAddr()), endOf(c.RemoteAddr())}
-	if !way.far.Addr().IsLoopback() {
-		way.far = netip.AddrPort{}
+	to := way{endOf(c.LocalAddr()), endOf(c.RemoteAddr())}
+	if !to.far.Addr().IsLoopback() {
+		to.far = netip.AddrPort{}
 	}
-	h.count(way, +1)
-	return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.count(way, -1) })}
+	h.count(to, +1)
+	return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.count(to, -1) })}
 }
 
-func (h *hops) count(way hop, delta int) {
+func (h *hops) count(w way, delta int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.open == nil {
-		h.open = map[hop]int{}
+		h.open = map[way]int{}
 	}
-	if h.open[way] += delta; h.open[way] == 0 {
-		delete(h.open, way)
+	if h.open[w] += delta; h.open[w] == 0 {
+		delete(h.open, w)
 	}
 }
 
@@ -64,7 +64,7 @@ func (h *hops) cameBack(c net.Conn) bool {
 	defer h.mu.Unlock()
 	// The near end alone is not enough on loopback: the kernel gives the same
 	// port to connections of other processes that lead elsewhere.
-	return h.open[hop{near, endOf(c.LocalAddr())}] > 0 || h.open[hop{near: near}] > 0
+	return h.open[way{near, endOf(c.LocalAddr())}] > 0 || h.open[way{near: near}] > 0
 }
 
 // endOf is one end of a TCP connection; zero: it is none.
