@@ -91,7 +91,7 @@ func (c *compiler) rule(t *ruleText) *rule {
 	r.hosts = each(c, t.Hosts, parseHost)
 	r.methods = c.methods(t.Methods)
 	r.paths = each(c, t.Paths, parsePath)
-	r.networks = each(c, t.Networks, parseNetwork)
+	r.networks = each(c, t.Networks, ParseNetwork)
 	r.preflight = t.Preflight.on
 	direct := len(t.Peer) > 0 || len(t.User) > 0
 	switch {
@@ -193,20 +193,6 @@ func (h hostPattern) match(host string) bool {
 		_, host, _ = strings.Cut(host, ".")
 	}
 	return host == h.name
-}
-
-func parseNetwork(text string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	n, err := netip.ParsePrefix(text)
-	if err != nil {
-		return n, errors.New("is neither an address nor a network such as 10.0.0.0/8")
-	}
-	if n != n.Masked() {
-		return n, fmt.Errorf("has bits after its length; do you mean %s?", n.Masked())
-	}
-	return n, nil
 }
 
 // demand compiles what a rule wants of peer and user.

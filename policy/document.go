@@ -29,7 +29,7 @@ type ruleText struct {
 	Hosts     []located    `yaml:"hosts" doc:"Names, or *.example.org for one more label. Default: any."`
 	Methods   []located    `yaml:"methods" doc:"HTTP methods; GET includes HEAD. Default: any."`
 	Paths     []located    `yaml:"paths" doc:"/a also covers /a/; /a/** covers /a and all below; * stays within a segment. Default: any."`
-	Networks  []located    `yaml:"networks" doc:"Addresses or CIDR networks of the client. Default: any."`
+	Networks  []located    `yaml:"networks" doc:"Addresses or CIDR networks of the client. A client whose address is unknown is in none of them, and under every rule that denies. Default: any."`
 	Preflight flag         `yaml:"preflight" doc:"true selects CORS preflights alone, which carry no credentials."`
 	Peer      []located    `yaml:"peer" doc:"Client certificates, any one of them: spiffe://…, dns:, uri:, email:, subject:, cn:, set:, any."`
 	User      []located    `yaml:"user" doc:"Users, any one of them: user:, group:, email:, serviceaccount:, issuer:, set:, authenticated, anyone."`

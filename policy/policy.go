@@ -20,7 +20,8 @@ type Header interface {
 // changed, so it may be kept and decided again after a reload.
 type Request struct {
 	Gate       string     // name of the gate it came in by
-	Client     netip.Addr // who sent it: the peer address, or what a trusted proxy said
+	Client     netip.Addr // who sent it: the peer address, or what a trusted proxy said; zero: unknown
+	Remote     netip.Addr // the other end of the connection; zero on a unix socket
 	ServerName string     // SNI of the handshake, lower case, without a trailing dot
 	Method     string     // empty on a TCP gate, as are the fields below
 	Host       string     // authority without port, lower case, without a trailing dot
@@ -29,6 +30,15 @@ type Request struct {
 	Readings   []string   // what applications may take the path for instead, of ParseTarget
 	Preflight  bool       // of IsPreflight
 	Header     Header     // for authenticators, rules don't look at it; nil on a TCP gate
+}
+
+// Source is the address to hold failures against: the client's, or while the
+// client is unknown that of the proxy by which it came.
+func (r *Request) Source() netip.Addr {
+	if r.Client.IsValid() {
+		return r.Client
+	}
+	return r.Remote
 }
 
 // Peer is who a verified client certificate proves. It is made once a

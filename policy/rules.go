@@ -144,7 +144,12 @@ func (r *rule) matchHost(host string) bool {
 	return false
 }
 
+// matchNetwork reports whether a client is one of the rule's. One that is
+// unknown could be anybody: it is in no network, and under each rule that denies.
 func (r *rule) matchNetwork(a netip.Addr) bool {
+	if !a.IsValid() {
+		return r.deny
+	}
 	for _, n := range r.networks {
 		if n.Contains(a) {
 			return true

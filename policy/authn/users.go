@@ -223,7 +223,7 @@ func (u *Users) Authenticate(ctx context.Context, r *policy.Request) (*policy.Lo
 	if login := g.remembered(key); login != nil {
 		return login, nil
 	}
-	return u.verify(ctx, &attempt{g, c, key, keyOf(string(c.name), r.Client)})
+	return u.verify(ctx, &attempt{g, c, key, keyOf(string(c.name), r.Source())})
 }
 
 // attempt is a credential that must be hashed against the users of its time.
