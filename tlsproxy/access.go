@@ -30,7 +30,7 @@ func (x *exchange) logAccess(took time.Duration) {
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.String("request_id", x.requestID),
 	)
-	if x.req.Client != x.conn.remote {
+	if x.sender.addr != x.conn.remote {
 		attrs = append(attrs, slog.String("client", x.clientText()))
 	}
 	attrs = appendSet(attrs, "peer", x.conn.peerName)

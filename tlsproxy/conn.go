@@ -21,9 +21,8 @@ import (
 // fields above the counters are only read.
 type conn struct {
 	net.Conn
-	remote     netip.Addr // zero on a unix socket
-	remoteText string     // for logs and headers; "unix" on a unix socket
-	localPort  string
+	remote     netip.Addr   // zero on a unix socket
+	remoteText string       // for logs and headers; "unix" on a unix socket
 	serverName string       // SNI, canonical
 	peer       *policy.Peer // nil: no client certificate
 	certUser   *policy.User // whom the client certificate proves; nil: nobody
@@ -57,21 +56,16 @@ func newConn(c net.Conn, onClose func()) *conn {
 	if remote.IsValid() {
 		remoteText = remote.String()
 	}
-	return &conn{Conn: c, remote: remote, remoteText: remoteText, localPort: portOf(c.LocalAddr()), onClose: onClose}
+	return &conn{Conn: c, remote: remote, remoteText: remoteText, onClose: onClose}
 }
 
+// addrOf is the address in the one form in which it is compared. A network never
+// contains an address with a zone.
 func addrOf(a net.Addr) netip.Addr {
 	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap()
+		return tcp.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
-}
-
-func portOf(a net.Addr) string {
-	if _, port, err := net.SplitHostPort(a.String()); err == nil {
-		return port
-	}
-	return ""
 }
 
 func (c *conn) Read(p []byte) (int, error) {

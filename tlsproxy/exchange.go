@@ -18,8 +18,11 @@ type exchange struct {
 	in   *http.Request
 	question
 	trusted bool // the connection comes from a trusted proxy
+	sender  hop  // who sent the request, as far as can be told
 	login   *policy.Login
 	body    *requestBody // nil: none
+
+	upstream *http.Response // nil: the application has not answered
 
 	requestID string
 	trace     string
@@ -50,13 +53,14 @@ type question struct {
 func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
-	x.answer = recorder{ResponseWriter: w, conn: x.conn, leaving: g.leaving, strictTransport: g.strictTransport}
+	x.answer = recorder{ResponseWriter: w, gate: g, conn: x.conn, leaving: g.leaving, strictTransport: g.strictTransport}
 	if r.ProtoMajor >= 2 {
 		x.answer.streamIdle = g.budget.BodyIdle
 	}
 	x.conn.active.Add(1)
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
+	x.sender = g.senderOf(x.conn.remote, r.Header)
 	x.requestID = requestID(r.Header, x.trusted)
 	x.trace = traceID(r.Header)
 
@@ -123,7 +127,8 @@ func (x *exchange) canonicalise() *denial {
 	r := x.in
 	x.id.Peer = x.conn.peer
 	x.req = policy.Request{
-		Client:     x.gate.clientAddr(x.conn.remote, r.Header),
+		Client:     x.sender.addr,
+		Remote:     x.conn.remote,
 		ServerName: x.conn.serverName,
 		Method:     r.Method,
 		Host:       r.Host,
@@ -217,10 +222,13 @@ func (x *exchange) refusedBy(decision policy.Decision) *denial {
 
 // clientText is the client's address. It is formed anew only behind a proxy.
 func (x *exchange) clientText() string {
-	if x.req.Client == x.conn.remote {
+	switch {
+	case x.sender.addr == x.conn.remote:
 		return x.conn.remoteText
+	case !x.sender.addr.IsValid():
+		return UnknownClient
 	}
-	return x.req.Client.String()
+	return x.sender.addr.String()
 }
 
 // via is the method that proved the user, or "".
@@ -247,6 +255,7 @@ func (x *exchange) finish() {
 // recorder is the ResponseWriter that remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
+	gate     *gate
 	conn     *conn
 	protocol string // what the application switches to, with status 101
 	leaving  *atomic.Bool
@@ -266,6 +275,9 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *recorder) WriteHeader(status int) {
 	if w.status < 200 || w.status == http.StatusSwitchingProtocols {
 		w.status = status
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		w.gate.stripAnswer(w.Header()) // 103 has fields too
 	}
 	if status >= 200 && w.leaving.Load() {
 		w.Header().Set("Connection", "close") // of HTTP/2, net/http makes GOAWAY of it

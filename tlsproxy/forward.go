@@ -198,6 +198,16 @@ func (x *exchange) forward() {
 		r.Body = x.body
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
+	if x.upstream != nil && len(x.upstream.Trailer) > 0 {
+		x.gate.stripAnswer(x.answer.Header()) // ReverseProxy has put the trailers there
+	}
+}
+
+// stripAnswer removes what the application must not say in our name.
+func (g *gate) stripAnswer(h http.Header) {
+	if g.stripper.stripAnswer(h) {
+		g.metrics.ForgedHeader()
+	}
 }
 
 // rewrite makes the outgoing request of an allowed one. ReverseProxy has
@@ -210,8 +220,8 @@ func rewrite(pr *httputil.ProxyRequest) {
 	dropH2CUpgrade(out.Header)
 	h := out.Header
 	restoreForwarding(h, pr.In.Header)
-	x.gate.stripper.strip(h, x.trusted)
-	x.gate.stripper.strip(out.Trailer, false)
+	x.gate.stripper.strip(h, x.trusted, x.sender.addr)
+	x.gate.stripper.stripTrailer(out.Trailer)
 	if x.login != nil && !x.gate.PassAuthorization {
 		for _, name := range x.login.ConsumedHeaders {
 			h.Del(name)
@@ -229,16 +239,6 @@ func rewrite(pr *httputil.ProxyRequest) {
 	}
 	if len(out.Trailer) > 0 {
 		out.ContentLength = -1 // HTTP/1.1 has room for trailers behind chunks alone
-	}
-}
-
-// restoreForwarding brings back what ReverseProxy drops before it calls
-// rewrite: strip, which knows whom to believe, decides about these fields.
-func restoreForwarding(h, in http.Header) {
-	for _, name := range [...]string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if v, ok := in[name]; ok {
-			h[name] = v
-		}
 	}
 }
 
@@ -267,12 +267,12 @@ func dropH2CUpgrade(h http.Header) {
 	}
 }
 
-// modifyAnswer drops what the application must not say in our name.
+// modifyAnswer looks at what the application answers before the client gets it.
 func modifyAnswer(res *http.Response) error {
 	x := exchangeOf(res.Request)
-	if x.gate.stripper.stripAnswer(res.Header) {
-		x.gate.metrics.ForgedHeader()
-	}
+	x.gate.stripAnswer(res.Header)
+	x.gate.stripAnswer(res.Trailer) // those that are announced
+	x.upstream = res
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.conn.upgraded.Store(true)      // before net/http forgets the connection
 		x.answer.status = res.StatusCode // it is written past the recorder

@@ -139,6 +139,9 @@ type Gate struct {
 	PassAuthorization bool
 	// TrustedProxies are the networks whose forwarding headers are believed.
 	TrustedProxies []netip.Prefix
+	// ClientField is the one field in which the trusted proxies name the client:
+	// the other is not believed, nor forwarded. "": where both come they must agree.
+	ClientField ClientField
 	// StrictTransport is the Strict-Transport-Security field of every answer
 	// (RFC 6797 6.1). Empty: none of ours, the application's passes. A
 	// plaintext gate never sends it, as RFC 6797 7.2 demands.
@@ -146,6 +149,15 @@ type Gate struct {
 	// AccessLog says which requests leave a line.
 	AccessLog AccessLog
 }
+
+// ClientField is a field in which proxies name the client.
+type ClientField string
+
+// The fields that are read.
+const (
+	XForwardedFor ClientField = "X-Forwarded-For"
+	Forwarded     ClientField = "Forwarded" // RFC 7239
+)
 
 // AccessLog says which requests and connections leave an access-log line.
 type AccessLog int

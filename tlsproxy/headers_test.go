@@ -25,11 +25,17 @@ func (w *world) seen(app *recorder, fields string) http.Header {
 	if status(got) != "200" {
 		w.t.Fatalf("refused: %s\n%s", got, w.log)
 	}
-	r := textproto.NewReader(bufio.NewReader(strings.NewReader(app.last())))
-	_, err := r.ReadLine()
-	must(w.t, err)
-	h, err := r.ReadMIMEHeader()
-	must(w.t, err)
+	return app.head(w.t)
+}
+
+// head is the fields of the newest request.
+func (r *recorder) head(t *testing.T) http.Header {
+	t.Helper()
+	in := textproto.NewReader(bufio.NewReader(strings.NewReader(r.last())))
+	_, err := in.ReadLine()
+	must(t, err)
+	h, err := in.ReadMIMEHeader()
+	must(t, err)
 	return http.Header(h)
 }
 

@@ -45,6 +45,9 @@ const (
 	ClientCertChain PeerHeader = "client-cert-chain" // Client-Cert-Chain, RFC 9440
 )
 
+// peerFieldNames are the fields of these forms.
+var peerFieldNames = []string{"X-Forwarded-Client-Cert", "Client-Cert", "Client-Cert-Chain"}
+
 // Attributes of an identity that an [IdentityField] may name.
 var attributes = map[string]func(policy.Identity) string{
 	"user":   userName,
@@ -273,15 +276,4 @@ func quoteXFCC(s string) string {
 		return s
 	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// ReservedHeader reports whether a field can't carry an identity because the
-// request itself, or its way, needs it.
-func ReservedHeader(name string) bool {
-	switch fold(name) {
-	case "host", "connection", "content-length", "content-type", "transfer-encoding", "te", "trailer", "upgrade",
-		"authorization", "cookie", "expect", "keep-alive", "proxy-connection", "proxy-authorization":
-		return true
-	}
-	return slices.Contains(forwardingNames, fold(name))
 }

@@ -245,7 +245,9 @@ func status(answer string) string {
 // answers each connection's first request.
 type recorder struct {
 	url    string
+	before string // its answers: an interim one
 	fields string // of its answers
+	body   string // framed by these fields; "": ok
 	whole  bool   // remember chunked bodies too
 	mu     sync.Mutex
 	seen   []string // heads of requests
@@ -295,7 +297,11 @@ func (r *recorder) answer(c net.Conn) {
 	r.mu.Lock()
 	r.seen = append(r.seen, head.String())
 	r.mu.Unlock()
-	_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n"+r.fields+"\r\nok")
+	body, length := r.body, ""
+	if body == "" {
+		body, length = "ok", "Content-Length: 2\r\n"
+	}
+	_, _ = io.WriteString(c, r.before+"HTTP/1.1 200 OK\r\n"+length+"Connection: close\r\n"+r.fields+"\r\n"+body)
 }
 
 // last is the head of the newest request.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
 
@@ -40,7 +41,7 @@ func TestParseConfig(t *testing.T) {
 		{"LIB-15 zero count", []string{"SIDEGATE_MAX_STREAMS=0"}, "SIDEGATE_MAX_STREAMS: "},
 		{"LIB-15 no unit", []string{"SIDEGATE_DRAIN_TIMEOUT=5"}, "SIDEGATE_DRAIN_TIMEOUT: "},
 		{"LIB-15 network", []string{"SIDEGATE_TRUSTED_PROXIES=10.0.0.0/99"}, "SIDEGATE_TRUSTED_PROXIES: "},
-		{"LIB-15 network with host bits", []string{"SIDEGATE_TRUSTED_PROXIES=10.1.2.3/8"}, "the network is 10.0.0.0/8"},
+		{"LIB-15 network with host bits", []string{"SIDEGATE_TRUSTED_PROXIES=10.1.2.3/8"}, "do you mean 10.0.0.0/8?"},
 		{"choice", []string{"SIDEGATE_ACCESS_LOG=denid"}, "did you mean denied?"},
 		{"TLS version", []string{"SIDEGATE_TLS_MIN=1.1"}, "is not one of 1.2, 1.3"},
 		{"insecure cipher", []string{"SIDEGATE_TLS_CIPHERS=TLS_RSA_WITH_RC4_128_SHA"}, "TLS_RSA_WITH_RC4_128_SHA is insecure"},
@@ -122,6 +123,21 @@ func TestParseGate(t *testing.T) {
 		{":8443=http://127.0.0.1:8080?header=X-User:usr", "did you mean user?"},
 		{":8443=http://127.0.0.1:8080?header=Host:user", "needed for the request"},
 		{":8443=http://127.0.0.1:8080?header=X-Forwarded-For:user", "needed for the request"},
+		{":8443=http://127.0.0.1:8080?header=Proxy:user", "needed for the request"},
+		{":8443=http://127.0.0.1:8080?header=C-o-o-k-i-e:user", "needed for the request"},
+		{":8443=http://127.0.0.1:8080?header=X-Original-Url:user", "needed for the request"},
+		{":8443=http://127.0.0.1:8080?header=Client-Cert:user", "says what the client certificate is"},
+		{":8443=http://127.0.0.1:8080?header=X-Client-Ip:user", "needed for the request"},
+		{":8443=http://127.0.0.1:8080?header=X-Ms-Client-Principal-Name:user", ""},
+		{":8443=http://127.0.0.1:8080?header=X-User:user&header=x-user:email", "X-User:email and X-User:user are one field"},
+		{":8443=http://127.0.0.1:8080?header=X-User:user&header=X-Us-Er:email", "are one field"}, // HDR-15
+		{":8443=http://127.0.0.1:8080?header=X-Forwarded-User:email", "X-Forwarded-User:email and X-Forwarded-User:user are one field"},
+		{":8443=http://127.0.0.1:8080?header=X-Forwarded-User:email&headers=none", ""},
+		{":8443=http://127.0.0.1:8080?client_field=forwarded&trusted_proxies=10.0.0.0/8", ""}, // HDR-16
+		{":8443=http://127.0.0.1:8080?client_field=x-forwarded-for&trusted_proxies=::ffff:10.0.0.0/104", ""},
+		{":8443=http://127.0.0.1:8080?client_field=forwarded", "there are none: add trusted_proxies"},
+		{":8443=http://127.0.0.1:8080?client_field=x-forwarded-fro&trusted_proxies=10.0.0.0/8", "did you mean x-forwarded-for?"},
+		{":8443=http://127.0.0.1:8080?trusted_proxies=fe80::1%25eth0", "has a zone"},
 		{":8443=http://127.0.0.1:8080?groups_separator=a", "punctuation"},
 		{":8443=http://127.0.0.1:8080?max_body=10MiB", ""},
 		{":8443=http://127.0.0.1:8080?max_body=10MB", "is not a size"},
@@ -146,6 +162,10 @@ func TestParseGate(t *testing.T) {
 	s, err := parseGate("main", ":8443=h2c://localhost?client_cert=optional&tls=a,b&pass_authorization=true&trusted_proxies=10.0.0.0/8&access_log=off", c)
 	if err != nil || !s.upstream.H2C || s.upstream.Address.Address != "localhost:80" || s.clientCert != clientCertMode(tlsproxy.ClientCertOptional) ||
 		!slices.Equal(s.tls, List{"a", "b"}) || !s.passAuthorization || len(s.trustedProxies) != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	s, err = parseGate("main", ":8443=http://localhost?client_field=forwarded&trusted_proxies=::ffff:10.0.0.0/104,2001:db8::/32", c)
+	if err != nil || s.trustedProxies.String() != "10.0.0.0/8,2001:db8::/32" || s.gate(policy.CertUserNone).ClientField != tlsproxy.Forwarded {
 		t.Errorf("%+v, %v", s, err)
 	}
 	c.Ingress = map[string]string{"main": defaultIngress, "api": defaultIngress, "B-d": defaultIngress}

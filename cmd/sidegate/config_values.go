@@ -88,27 +88,13 @@ func (n *Networks) UnmarshalText(text []byte) error {
 	}
 	*n = nil
 	for _, item := range list {
-		p, err := parseNetwork(item)
+		p, err := policy.ParseNetwork(item)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q %w", item, err)
 		}
 		*n = append(*n, p)
 	}
 	return nil
-}
-
-func parseNetwork(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return p, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
-	}
-	if p.Masked() != p {
-		return p, fmt.Errorf("%q has bits set beyond its length; the network is %s", s, p.Masked())
-	}
-	return p, nil
 }
 
 func (n Networks) String() string {
@@ -246,6 +232,14 @@ func (s *strictTransport) UnmarshalText(text []byte) error {
 	}
 	*s = strictTransport(text)
 	return nil
+}
+
+type clientField tlsproxy.ClientField
+
+func (c *clientField) UnmarshalText(text []byte) (err error) {
+	*c, err = oneOf(text, []string{"x-forwarded-for", "forwarded"}, []clientField{
+		clientField(tlsproxy.XForwardedFor), clientField(tlsproxy.Forwarded)})
+	return err
 }
 
 type accessLog tlsproxy.AccessLog

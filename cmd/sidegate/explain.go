@@ -41,7 +41,8 @@ passwords are not asked for: whoever is named counts as proven.
     --policy FILE       judge by this policy file instead
     --gate NAME         the gate it comes in by; needed where there are several
     --host HOST         the host it is for
-    --from IP           the client's address
+    --from IP           the client's address; unset, or unknown: one that no
+                        trusted proxy names, in no network and under each deny
     --peer NAME         its certificate: spiffe://..., dns:..., uri:..., cn:...
     --cert FILE         the same, from a PEM file
     --user [METHOD/]NAME, --groups METHOD/A,METHOD/B, --email ADDRESS
@@ -265,10 +266,10 @@ func (q *question) request(g *tlsproxy.Gate) (*policy.Request, error) {
 	if r.Host == "" && len(g.Hosts) > 0 {
 		r.Host = strings.Replace(g.Hosts[0], "*", "any", 1)
 	}
-	if q.from != "" {
+	if q.from != "" && q.from != tlsproxy.UnknownClient {
 		a, err := netip.ParseAddr(q.from)
-		if err != nil {
-			return nil, fmt.Errorf("explain: --from %q is no address", q.from)
+		if err != nil || a.Zone() != "" {
+			return nil, fmt.Errorf("explain: --from %q is no address without zone, nor unknown", q.from)
 		}
 		r.Client = a.Unmap()
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/textproto"
 	"net/url"
 	"path"
 	"regexp"
@@ -37,6 +36,7 @@ type gateSpec struct {
 	peerHeaders       peerHeaders
 	passAuthorization bool
 	trustedProxies    Networks
+	clientField       clientField
 	accessLog         accessLog
 	hsts              strictTransport
 }
@@ -136,6 +136,10 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	if s.plaintext && s.hsts != c.HSTS {
 		errs = append(errs, errors.New("option hsts: browsers heed it over TLS alone (RFC 6797 7.2), and this gate has tls=off"))
 	}
+	if s.clientField != "" && len(s.trustedProxies) == 0 {
+		errs = append(errs, errors.New("option client_field: it names what trusted proxies write, and there are none: add trusted_proxies"))
+	}
+	errs = append(errs, s.sameFields()...)
 	return s, joinFlat(errs)
 }
 
@@ -245,6 +249,7 @@ var gateOptions = map[string]func(s *gateSpec, value string) error{
 	"pass_authorization": func(s *gateSpec, v string) error { return setSwitch(&s.passAuthorization, v) },
 	"insecure_upstream":  func(s *gateSpec, v string) error { return setSwitch(&s.upstream.InsecureUpstream, v) },
 	"trusted_proxies":    func(s *gateSpec, v string) error { return s.trustedProxies.UnmarshalText([]byte(v)) },
+	"client_field":       func(s *gateSpec, v string) error { return s.clientField.UnmarshalText([]byte(v)) },
 	"hsts":               func(s *gateSpec, v string) error { return s.hsts.UnmarshalText([]byte(v)) },
 	"access_log":         func(s *gateSpec, v string) error { return s.accessLog.UnmarshalText([]byte(v)) },
 }
@@ -326,37 +331,6 @@ func (s *gateSpec) setMaxBody(v string) error {
 	return nil
 }
 
-// addField reads NAME:attribute.
-func (s *gateSpec) addField(v string) error {
-	name, attribute, ok := strings.Cut(v, ":")
-	if !ok || !fieldName.MatchString(name) {
-		return fmt.Errorf("%q is not NAME:attribute, such as X-User:user", v)
-	}
-	words := tlsproxy.Attributes()
-	attribute, err := oneOf([]byte(attribute), words, words)
-	if err != nil {
-		return err
-	}
-	name = textproto.CanonicalMIMEHeaderKey(name)
-	if tlsproxy.ReservedHeader(name) {
-		return fmt.Errorf("%s is needed for the request itself", name)
-	}
-	s.fields = append(s.fields, tlsproxy.IdentityField{Header: name, Attribute: attribute})
-	return nil
-}
-
-var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
-
-func (s *gateSpec) setSeparator(v string) error {
-	for _, r := range v {
-		if r < ' ' || r > '~' || r == '%' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
-			return fmt.Errorf("%q: a separator is made of punctuation without %%", v)
-		}
-	}
-	s.groupsSeparator = v
-	return nil
-}
-
 // gate is the spec as tlsproxy takes it, without what must be loaded first.
 func (s *gateSpec) gate(certUser policy.CertUser) *tlsproxy.Gate {
 	fields, _ := tlsproxy.HeaderPreset(string(s.headers)) // the name was checked when it was parsed
@@ -376,6 +350,7 @@ func (s *gateSpec) gate(certUser policy.CertUser) *tlsproxy.Gate {
 		},
 		PassAuthorization: s.passAuthorization,
 		TrustedProxies:    s.trustedProxies,
+		ClientField:       tlsproxy.ClientField(s.clientField),
 		StrictTransport:   string(s.hsts),
 		AccessLog:         tlsproxy.AccessLog(s.accessLog),
 	}

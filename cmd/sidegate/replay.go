@@ -116,7 +116,7 @@ func (l *logged) client() netip.Addr {
 	if text == "" {
 		text = l.Remote
 	}
-	a, _ := netip.ParseAddr(text) // zero on a unix socket
+	a, _ := netip.ParseAddr(text) // zero where the log says unknown, and on a unix socket
 	return a
 }
 
