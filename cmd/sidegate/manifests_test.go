@@ -95,6 +95,9 @@ func TestManifests(t *testing.T) {
 			checkPod(t, spec)
 			checkPorts(t, objects, sidecar)
 			checkPolicy(t, objects)
+			if err := checkTrustedProxies(t, objects, sidecar); err != nil {
+				t.Error(err)
+			}
 			if user := spec.Containers[0].SecurityContext.RunAsUser; strings.HasPrefix(overlay, "openshift") && user != nil {
 				t.Errorf("restricted-v2 refuses user %d", *user)
 			}
@@ -117,6 +120,12 @@ func sidecarOf(t *testing.T, spec *core.PodSpec) *core.Container {
 // checkVariables lets serve's own parser judge the variables.
 func checkVariables(t *testing.T, sidecar *core.Container) {
 	t.Helper()
+	if err := checkEnviron(environOf(sidecar)); err != nil {
+		t.Error(err)
+	}
+}
+
+func environOf(sidecar *core.Container) []string {
 	environ := make([]string, 0, len(sidecar.Env))
 	for _, e := range sidecar.Env {
 		value := e.Value
@@ -125,9 +134,7 @@ func checkVariables(t *testing.T, sidecar *core.Container) {
 		}
 		environ = append(environ, e.Name+"="+value)
 	}
-	if err := checkEnviron(environ); err != nil {
-		t.Error(err)
-	}
+	return environ
 }
 
 // checkMounts finds each file that serve will read below a mount that follows
