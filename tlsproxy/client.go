@@ -118,40 +118,61 @@ func parseForwarded(line string) (hops []hop, ok bool) {
 
 // parseElement reads one element, up to its comma or the end.
 func parseElement(s string) (h hop, empty bool, rest string, ok bool) {
-	seen := map[string]bool{}
-	for {
+	empty = true
+	for seen := parameter(0); ; s = s[1:] {
 		s = trimLeftBlank(s)
 		if s != "" && s[0] != ',' && s[0] != ';' {
 			var name, value string
-			if name, value, s, ok = parsePair(s); !ok || seen[name] {
+			if name, value, s, ok = parsePair(s); !ok || seen&parameterOf(name) != 0 {
 				return hop{}, false, "", false
 			}
-			seen[name] = true
+			empty = false
+			seen |= parameterOf(name)
 			h.set(name, value)
 			s = trimLeftBlank(s)
 		}
 		switch {
 		case s == "" || s[0] == ',':
-			return h, len(seen) == 0, s, true
+			return h, empty, s, true
 		case s[0] != ';':
 			return hop{}, false, "", false
 		}
-		s = s[1:]
 	}
+}
+
+// parameter is a set of those that may be there once.
+type parameter uint8
+
+const (
+	paramFor parameter = 1 << iota
+	paramProto
+	paramHost
+)
+
+func parameterOf(name string) parameter {
+	switch name {
+	case "for":
+		return paramFor
+	case "proto":
+		return paramProto
+	case "host":
+		return paramHost
+	}
+	return 0 // by, and those of other people, tell nothing
 }
 
 func trimLeftBlank(s string) string { return strings.TrimLeft(s, " \t") }
 
-// set takes over a parameter; by, and those of other people, tell nothing.
+// set takes over a parameter.
 func (h *hop) set(name, value string) {
-	switch name {
-	case "for":
+	switch parameterOf(name) {
+	case paramFor:
 		h.addr = parseNode(value)
-	case "proto":
+	case paramProto:
 		if validProto(value) {
 			h.proto = value
 		}
-	case "host":
+	case paramHost:
 		if isHost(value) {
 			h.host = value
 		}

@@ -1,6 +1,7 @@
 package tlsproxy
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -28,6 +29,17 @@ func TestParseNode(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// HDR-16: the other end of a connection has one form too. A network never
+// contains an address with a zone, so that a rule that denies fe80::/10 did not
+// see one.
+func TestAddrOf(t *testing.T) {
+	for ip, want := range map[string]string{"fe80::1": "fe80::1", "::ffff:192.0.2.1": "192.0.2.1", "192.0.2.1": "192.0.2.1"} {
+		if got := addrOf(&net.TCPAddr{IP: net.ParseIP(ip), Zone: "eth0"}); got != netip.MustParseAddr(want) {
+			t.Errorf("%s: got %v", ip, got)
 		}
 	}
 }

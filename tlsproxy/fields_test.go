@@ -34,6 +34,8 @@ var taken = []string{
 	"X-ProxiedEntitiesChain", "X-Vouch-User", "X-Vouch-IdP-Claims-Name", "Teleport-Jwt-Assertion", "$WSRU", "$WSCC", "$WSRA",
 	"Ssl-Client-Cert", "SSL_CLIENT_S_DN", "Ssl-Client-Verify", "X-SSL-Client-CN", "X-SSL-Client-SHA1", "X-SSL-Issuer", "X-Client-Cert", "X-Client-Cert-Subject-Dn",
 	"X-Client-Certificate", "X-Client-Verify", "X-Tls-Client-Subject", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "WL-Proxy-Client-Cert", "CERT_CHAIN_0",
+	"L5d-Client-Id", "Sf-Context-Current-User", "X-Replit-User-Name", "X-Sandstorm-User-Id", "X-Organizr-User", "YNH_USER", "X-Hass-Is-Admin", "X-RStudio-Username",
+	"X-Remote-User-Id", "X-Host", "X-HTTP-Host-Override", "X-Spiffe-Id", "X-CERT-SUBJECT-DN", "Sec-Istio-Auth-UserInfo",
 	"Proxy", "Script-Name", "PATH_INFO", "X-Original-Url", "X-Rewrite-Url", "Disguised-Host",
 	"Fastly-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "Fly-Client-IP", "Client-IP", "X-Client-IP", "WL-Proxy-Client-IP", "Forwarded-For", "X-Forwarded", "Remote-Addr",
 	"X-Forwarded-Protocol", "X-Forwarded-Ssl", "Front-End-Https", "X-Url-Scheme", "X-Scheme", "Cf-Visitor", "X-Forwarded-Prefix",

@@ -15,19 +15,21 @@ var identityNames = []string{
 	"x-forwarded-access-token", "x-forwarded-id-token", "x-forwarded-authorization",
 	"x-authenticated-user", "x-authenticated-userid", "x-authenticated-groups", "x-authenticated-scope",
 	"x-auth-username", "x-auth-userid", "x-auth-subject", "x-auth-email", "x-auth-name", "x-auth-groups", "x-auth-roles",
+	"x-hass-user-id", "x-hass-is-admin", "x-rstudio-username", "rstudio-connect-credentials", "shiny-server-credentials", "domino-username",
 	"x-remote-groups", "x-remote-uid", "x-remote-name", "x-remote-email",
 	"x-proxy-user", "x-proxy-roles", "x-proxy-remote-user", "x-webauth-name", "x-webauth-fullname", "x-webauth-role",
 
 	// CGI, WSGI, Rack, IIS and ASP.NET: HTTP_REMOTE_USER and its like.
-	"remote-user-id", "remote-ident", "remote-role", "remote-roles", "remote-group", "auth-user", "auth-type", "auth-password", "logon-user",
+	"remote-user-id", "remote-ident", "remote-role", "remote-roles", "remote-group", "auth-user", "auth-mail", "auth-groups", "auth-uid", "auth-cn", "auth-type", "auth-password", "logon-user",
 	"unmapped-remote-user", "redirect-remote-user", "http-remote-user",
 
 	// Client certificates, as proxies and load balancers write them.
 	"x-forwarded-client-cert", "client-cert", "client-cert-chain",
 	"x-forwarded-client-dn", "x-forwarded-client-cn", "x-forwarded-ssl-client-cert", "x-forwarded-ssl-client-dn", "x-forwarded-ssl-client-cn",
 	"x-ssl-cert", "x-ssl-certificate", "x-ssl-issuer", "x-ssl-subject",
+	"x-cert-subject-dn", "x-cert-issuer-dn", "x-cert-serial", "x-cert-verify", "x-cert-fingerprint", "x-spiffe-id",
 	"x-client-dn", "x-client-cn", "x-client-s-dn", "x-client-i-dn", "x-client-subject-dn", "x-client-issuer-dn", "x-client-verify",
-	"x-arr-clientcert", "wl-proxy-client-cert",
+	"x-arr-clientcert", "wl-proxy-client-cert", "proxy-auth-cert",
 
 	// Clouds.
 	"x-endpoint-api-userinfo", "x-apigateway-api-userinfo",
@@ -37,7 +39,7 @@ var identityNames = []string{
 
 	// Meshes and API gateways.
 	"x-envoy-peer-metadata", "x-envoy-peer-metadata-id", "x-envoy-internal",
-	"x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-istio-attributes",
+	"x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-istio-attributes", "sec-istio-auth-userinfo", "x-kuma-tags", "l5d-client-id",
 	"x-jwt-assertion", "x-jwt-payload", "x-userinfo", "x-credential-identifier", "x-credential-username", "x-anonymous-consumer",
 	"x-proxiedentitieschain", "x-proxiedentitygroups",
 
@@ -58,12 +60,13 @@ var identityNames = []string{
 
 // identityFamilies are beginnings of names, each of which says who is calling.
 var identityFamilies = []string{
-	"x-remote-extra-", "impersonate-extra-", "x-auth-request-", "x-webauth-group", "x-proxy-ext-",
+	"x-remote-user", "x-remote-extra-", "impersonate-extra-", "x-auth-request-", "x-webauth-group", "x-proxy-ext-",
 	"x-forwarded-tls-client-", "ssl-client-", "x-ssl-client-", "tls-client-", "x-tls-client-", "x-client-cert", "cert-chain",
 	"x-ms-client-principal", "x-ms-token-", "ms-aspnetcore-", "x-goog-authenticated-user-", "x-goog-iap-", "x-appengine-user-",
 	"x-amzn-oidc-", "x-amzn-mtls-", "cf-client-cert-", "cf-cert-",
 	"x-consumer-", "x-jwt-claim-", "oidc-claim-", "oidc-access-token", "oidc-id-token", "oidc-userinfo", "mellon-", "shib-", "oam-",
 	"x-pomerium-claim-", "x-authentik-", "tailscale-user", "x-vouch-idp-",
+	"sf-context-current-", "x-replit-user-", "x-sandstorm-", "x-organizr-", "ynh-user",
 }
 
 // routingNames would make some applications serve another path, host or method
@@ -72,7 +75,7 @@ var routingNames = []string{
 	"x-original-url", "x-original-uri", "x-original-path", "x-rewrite-url", "x-rewrite-uri", "x-forwarded-uri", "x-forwarded-url", "x-forwarded-path",
 	"x-unencoded-url", "x-waws-unencoded-url", "x-envoy-original-path", "x-envoy-original-host", "x-envoy-original-dst-host",
 	"script-name", "path-info", "x-script-name", "x-original-method", "x-forwarded-method",
-	"x-original-host", "disguised-host", "was-default-hostname",
+	"x-original-host", "disguised-host", "was-default-hostname", "l5d-dst-override",
 }
 
 // forwardingNames describe the way of a request. From a trusted proxy they
@@ -83,7 +86,7 @@ var forwardingNames = []string{
 	"X-Forwarded-Context", "X-Forwarded-Base", "X-Original-For", "X-Original-Forwarded-For", "X-Original-Proto", "X-Original-Prefix",
 	"X-Real-Port", "X-Request-Id", "X-Scheme", "X-Url-Scheme", "Front-End-Https", "X-Https", "X-Ssl", "X-Arr-Ssl", "X-Appservice-Proto",
 	"X-Forwarded-Awselb", "Cloudfront-Forwarded-Proto", "Cf-Visitor", "Fastly-Ssl", "Fly-Forwarded-Proto", "Fly-Forwarded-Port", "Fly-Forwarded-Ssl",
-	"X-Proxyscheme", "X-Proxyhost", "X-Proxyport", "X-Proxycontextpath", "Wl-Proxy-Ssl", "Ssl-Cipher", "Ssl-Cipher-Usekeysize", "Ssl-Session-Id",
+	"X-Host", "X-Http-Host-Override", "X-Ingress-Path", "X-Proxied-Https", "Proxy-Ssl-Id", "X-Proxyscheme", "X-Proxyhost", "X-Proxyport", "X-Proxycontextpath", "Wl-Proxy-Ssl", "Ssl-Cipher", "Ssl-Cipher-Usekeysize", "Ssl-Session-Id",
 	"$wsis", "$wssc", "$wspr", "$wsrh", "$wssn", "$wssp", "$wscs", "$wssi",
 }
 
@@ -96,7 +99,7 @@ var addressNames = []string{
 	"Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Pseudo-Ipv4", "Fastly-Client-Ip", "Fly-Client-Ip", "Do-Connecting-Ip", "X-Nf-Client-Connection-Ip",
 	"X-Vercel-Forwarded-For", "X-Vercel-Proxied-For", "X-Azure-Clientip", "X-Azure-Socketip", "X-Ms-Forwarded-Client-Ip",
 	"Cloudfront-Viewer-Address", "X-Envoy-External-Address", "Incap-Client-Ip", "X-Sucuri-Clientip", "Ali-Cdn-Real-Ip", "Cdn-Src-Ip",
-	"Proxy-Client-Ip", "Wl-Proxy-Client-Ip", "X-Proxyuser-Ip", "Iv-Remote-Address", "$wsra",
+	"Proxy-Client-Ip", "Wl-Proxy-Client-Ip", "X-Proxyuser-Ip", "Iv-Remote-Address", "L5d-Remote-Ip", "$wsra",
 	"Http-Client-Ip", "Http-X-Forwarded-For", "Http-X-Forwarded", "Http-Forwarded-For", "Http-Forwarded", "Http-X-Real-Ip", "Http-X-Cluster-Client-Ip",
 }
 
