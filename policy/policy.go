@@ -20,7 +20,7 @@ type Header interface {
 // changed, so it may be kept and decided again after a reload.
 type Request struct {
 	Gate       string     // name of the gate it came in by
-	Client     netip.Addr // who sent it: the peer address, or what a trusted proxy said; zero: unknown
+	Client     netip.Addr // who sent it: the peer address, or what a trusted proxy said; zero: unknown, as on a unix socket
 	Remote     netip.Addr // the other end of the connection; zero on a unix socket
 	ServerName string     // SNI of the handshake, lower case, without a trailing dot
 	Method     string     // empty on a TCP gate, as are the fields below

@@ -137,7 +137,8 @@ type Gate struct {
 	Headers IdentityHeaders
 	// PassAuthorization forwards an Authorization field that proved the user.
 	PassAuthorization bool
-	// TrustedProxies are the networks whose forwarding headers are believed.
+	// TrustedProxies are the networks whose forwarding headers are believed, as
+	// [policy.ParseNetwork] reads them.
 	TrustedProxies []netip.Prefix
 	// ClientField is the one field in which the trusted proxies name the client:
 	// the other is not believed, nor forwarded. "": where both come they must agree.
