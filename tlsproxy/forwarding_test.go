@@ -1,7 +1,10 @@
 package tlsproxy_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -171,4 +174,30 @@ func (w *world) told(app *recorder, host, fields string) http.Header {
 		w.t.Fatalf("%q: %s", request, got)
 	}
 	return app.head(w.t)
+}
+
+// HDR-16: guesses of unknown clients count for the proxy by which they came.
+func TestGuessesOfUnknownClients(t *testing.T) {
+	app := newRecorder(t)
+	w := newWorld(t, upstream(app.url), plaintext, trusting("127.0.0.0/8"))
+	guess := func(proxy string) int {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(proxy)}}
+		c, err := d.DialContext(t.Context(), "tcp", w.addr)
+		must(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: unknown\r\nAuthorization: Basic YWRtaW46bm8=\r\nConnection: close\r\n\r\n")
+		must(t, err)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		must(t, err)
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	for got := 0; got != http.StatusTooManyRequests; {
+		if got = guess("127.0.0.1"); got != http.StatusUnauthorized && got != http.StatusTooManyRequests {
+			t.Fatalf("status %d", got)
+		}
+	}
+	if got := guess("127.0.0.2"); got != http.StatusUnauthorized {
+		t.Errorf("by another proxy: status %d, want 401", got)
+	}
 }
