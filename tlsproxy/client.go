@@ -56,8 +56,8 @@ func (g *Gate) client(nearestFirst iter.Seq[hop]) hop {
 // those that are empty (RFC 9110 5.6.1).
 func addressHops(lines []string) iter.Seq[hop] {
 	return func(yield func(hop) bool) {
-		for i := len(lines) - 1; i >= 0; i-- {
-			for rest, more := lines[i], true; more; {
+		for _, line := range slices.Backward(lines) {
+			for rest, more := line, true; more; {
 				var element string
 				rest, element, more = cutLast(rest, ',')
 				if element = trimBlank(element); element == "" {
