@@ -65,7 +65,7 @@ func parsePeer(s string) (peerPrincipal, error) {
 	case "dns":
 		match, err = peerDNS(value)
 	case "uri":
-		match = func(p *Peer) bool { return slices.Contains(p.URIs, value) }
+		match, err = peerURI(value)
 	case "email":
 		match, err = peerEmail(value)
 	case "subject":
@@ -115,6 +115,15 @@ func isHostName(s string) bool {
 		}
 	}
 	return label > 0
+}
+
+// peerURI matches a URI SAN byte for byte. Certificates of any CA may hold any
+// URI, also several: a SPIFFE ID is one only by the rules that spiffe:// asks for.
+func peerURI(value string) (func(*Peer) bool, error) {
+	if scheme, _, _ := strings.Cut(strings.TrimSpace(value), ":"); strings.EqualFold(scheme, "spiffe") {
+		return nil, fmt.Errorf("%q: a SPIFFE ID is written without uri:, as spiffe://TRUST-DOMAIN/PATH; its certificate must hold no other URI", "uri:"+value)
+	}
+	return func(p *Peer) bool { return slices.Contains(p.URIs, value) }, nil
 }
 
 // peerEmail matches an rfc822Name SAN.

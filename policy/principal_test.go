@@ -43,6 +43,28 @@ func TestPeerEmail(t *testing.T) {
 	}
 }
 
+// SPI-09: a SPIFFE ID is not asked for as just any URI: a certificate of another
+// CA may hold two.
+func TestSPIFFEIDAsURI(t *testing.T) {
+	for _, s := range []string{"uri:spiffe://td.example/a", "uri:SPIFFE://td.example/a", "uri:spiffe:td.example/a", "uri: spiffe://td.example/a", "uri:spiffe://td.example/*"} {
+		if _, err := parsePeer(s); err == nil || !strings.Contains(err.Error(), "written without uri:, as spiffe://") {
+			t.Errorf("%q: got %v, want it refused with a hint", s, err)
+		}
+		if _, err := NewAllow([]string{s}, nil); err == nil {
+			t.Errorf("SIDEGATE_ALLOW=%q was taken", s)
+		}
+	}
+	_, err := Parse("policy.yaml", []byte("version: 1\nrules:\n  - name: x\n    peer: [uri:spiffe://td.example/a]\n"), Surroundings{})
+	if err == nil || !strings.Contains(err.Error(), "policy.yaml:4") || !strings.Contains(err.Error(), "as spiffe://") {
+		t.Errorf("in a file: got %v", err)
+	}
+	for _, s := range []string{"uri:https://a.example/spiffe:x", "uri:spiffes://a.example/x", "uri:urn:spiffe:x"} {
+		if _, err := parsePeer(s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
+
 func FuzzParsePeer(f *testing.F) {
 	for _, s := range []string{"any", "spiffe://td.example/a/*", "spiffe://td.example/**", "dns:*.a", "email:a@b.c", "cn:x", "subject:CN=x", "uri:x:y"} {
 		f.Add(s)
