@@ -21,7 +21,10 @@
 // counts at once, so that a revocation does not wait for a date.
 //
 // A CRL that was in service may be replaced but not go away while its CA is
-// trusted. One past its nextUpdate refuses the certificates of its issuer.
+// trusted. One past its nextUpdate refuses the certificates of its issuer. One
+// whose CA is not in the bundle is checked with that CA when a verified chain
+// has it. A CA of a bundle whose issuer stands there too is no anchor: what
+// stands above it counts.
 //
 // What an operator should know (CRL overdue, CA or certificate expired) is
 // logged once when it becomes true, without any event and while nothing can be

@@ -29,8 +29,17 @@ func Pool(list []*x509.Certificate) *x509.CertPool {
 	return pool
 }
 
-// parseCRLs reads every CRL of a PEM file, as strictly.
+// parseCRLs reads every CRL of a PEM file, as strictly, or the one of a file in
+// DER, as CAs publish them.
 func parseCRLs(name string, data []byte) ([]*x509.RevocationList, error) {
+	const sequence = 0x30 // the first byte of DER, and no beginning of text before PEM
+	if len(data) > 0 && data[0] == sequence && !bytes.Contains(data, pemBegin) {
+		list, err := x509.ParseRevocationList(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		return []*x509.RevocationList{list}, nil
+	}
 	return parseAll(name, data, "X509 CRL", x509.ParseRevocationList)
 }
 

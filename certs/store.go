@@ -165,8 +165,8 @@ func (s *Store) accept(m, old *Material, now time.Time) ([]remark, error) {
 		return nil, nil
 	}
 	if old.trust != nil && m.trust != nil {
-		if lost := m.trust.lostCRL(old.trust); lost != nil {
-			return nil, fmt.Errorf("%s: the CRL of %s is gone, and without it nobody would be revoked; restart to go on without it", lost.file, lost.issuer.Subject)
+		if lost := m.trust.lostCRL(old.trust, now); lost != nil {
+			return nil, fmt.Errorf("%s: the CRL of %s is gone, and without it nobody would be revoked; restart to go on without it", lost.file, lost.list.Issuer)
 		}
 	}
 	return s.acceptNames(m, old, now)
@@ -334,7 +334,18 @@ type Status struct {
 	// zero without such.
 	Staged       time.Time     `json:"staged,omitzero"`
 	Certificates []Certificate `json:"certificates"`
+	CRLs         []CRL         `json:"crls,omitempty"`
 	Warnings     []string      `json:"warnings,omitempty"`
+}
+
+// CRL is one revocation list of a [Status].
+type CRL struct {
+	File       string    `json:"file"`
+	Issuer     string    `json:"issuer"`
+	State      string    `json:"state"` // "signed", "unproven" or "refused"
+	Revoked    int       `json:"revoked"`
+	ThisUpdate time.Time `json:"this_update"`
+	NextUpdate time.Time `json:"next_update,omitzero"`
 }
 
 // Certificate is one certificate of a [Status].
@@ -364,6 +375,9 @@ func (s *Store) Status() Status {
 	}
 	if g.trust != nil {
 		st.Certificates = append(st.Certificates, g.trust.describe()...)
+		for _, l := range g.trust.crls {
+			st.CRLs = append(st.CRLs, l.describe())
+		}
 	}
 	for _, r := range g.remarks(s.Now()) {
 		if r.level >= slog.LevelWarn {

@@ -1,10 +1,10 @@
 package certs
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -54,162 +54,80 @@ const (
 
 // trust is whom clients must chain to.
 type trust struct {
-	any     *x509.CertPool // nil: only the domains below
-	own     string         // the trust domain that is ours, where that can be told
-	domains map[string]*x509.CertPool
+	any     *bundle // nil: only the domains below
+	own     string  // the trust domain that is ours, where that can be told
+	domains map[string]*bundle
 	hint    *x509.CertPool
-	cas     []*x509.Certificate
+	cas     []*x509.Certificate // of all bundles, each once
 	crls    []*crl
-}
-
-// crl is a revocation list and the CA that signed it. A list belongs to a
-// key, not just to a name: two CAs may have the same name and serials.
-type crl struct {
-	file    string
-	issuer  *x509.Certificate
-	list    *x509.RevocationList
-	revoked map[string]bool // serials
+	onTop   map[string][]*crl // lists that tell of a CA where a chain ends there, by its DER
 }
 
 func newTrust(in Input) (*trust, error) {
-	t := &trust{hint: x509.NewCertPool()}
-	for _, f := range in.Bundle {
-		if t.any == nil {
-			t.any = x509.NewCertPool()
-		}
-		if err := t.addCAs(t.any, f); err != nil {
-			return nil, err
-		}
-	}
-	for _, domain := range slices.Sorted(maps.Keys(in.Domains)) { // in order, so that the same fault is the same error
-		f := in.Domains[domain]
-		td, err := spiffeid.TrustDomainFromString(domain)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %q is not a SPIFFE trust domain: %w", f.Name, domain, err)
-		}
-		if t.domains == nil {
-			t.domains = map[string]*x509.CertPool{}
-		}
-		pool := x509.NewCertPool()
-		t.domains[td.Name()] = pool
-		if err := t.addCAs(pool, f); err != nil {
-			return nil, err
-		}
+	t := &trust{hint: x509.NewCertPool(), onTop: map[string][]*crl{}}
+	if err := t.addBundles(in); err != nil {
+		return nil, err
 	}
 	for _, f := range in.CRLs {
 		if err := t.addCRLs(f); err != nil {
 			return nil, err
 		}
 	}
+	t.replaceOld()
+	for _, ca := range t.cas {
+		t.onTop[string(ca.Raw)] = t.listsOnTop(ca)
+	}
 	return t, nil
 }
 
-func (t *trust) addCAs(pool *x509.CertPool, f File) error {
+func (t *trust) addBundles(in Input) error {
+	known := map[string]bool{}
+	if len(in.Bundle) > 0 {
+		var all []*x509.Certificate
+		for _, f := range in.Bundle {
+			list, err := t.readCAs(f, known)
+			if err != nil {
+				return err
+			}
+			all = append(all, list...)
+		}
+		t.any = newBundle(all)
+	}
+	for _, domain := range slices.Sorted(maps.Keys(in.Domains)) { // in order, so that the same fault is the same error
+		f := in.Domains[domain]
+		td, err := spiffeid.TrustDomainFromString(domain)
+		if err != nil {
+			return fmt.Errorf("%s: %q is not a SPIFFE trust domain: %w", f.Name, domain, err)
+		}
+		list, err := t.readCAs(f, known)
+		if err != nil {
+			return err
+		}
+		if t.domains == nil {
+			t.domains = map[string]*bundle{}
+		}
+		t.domains[td.Name()] = newBundle(list)
+	}
+	return nil
+}
+
+// readCAs reads the CAs of a file. known are those of all bundles by their DER.
+func (t *trust) readCAs(f File, known map[string]bool) ([]*x509.Certificate, error) {
 	list, err := ParseCertificates(f.Name, f.Data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, c := range list {
 		if c.BasicConstraintsValid && !c.IsCA {
-			return fmt.Errorf("%s: certificate %d (%s) is not a CA", f.Name, i+1, c.Subject)
+			return nil, fmt.Errorf("%s: certificate %d (%s) is not a CA", f.Name, i+1, c.Subject)
 		}
-		pool.AddCert(c)
-		t.hint.AddCert(c)
-		if !slices.ContainsFunc(t.cas, c.Equal) {
+		if !known[string(c.Raw)] {
+			known[string(c.Raw)] = true
+			t.hint.AddCert(c)
 			t.cas = append(t.cas, c)
 		}
 	}
-	return nil
-}
-
-func (t *trust) addCRLs(f File) error {
-	lists, err := parseCRLs(f.Name, f.Data)
-	if err != nil {
-		return err
-	}
-	for i, list := range lists {
-		issuer := t.signerOf(list)
-		if issuer == nil {
-			return fmt.Errorf("%s: CRL %d (%s) is not signed by a CA of the bundle", f.Name, i+1, list.Issuer)
-		}
-		if err := wholeList(list); err != nil {
-			return fmt.Errorf("%s: CRL %d (%s): %w", f.Name, i+1, list.Issuer, err)
-		}
-		c := &crl{file: f.Name, issuer: issuer, list: list, revoked: make(map[string]bool, len(list.RevokedCertificateEntries))}
-		for _, e := range list.RevokedCertificateEntries {
-			const removeFromCRL = 8 // RFC 5280 5.3.1
-			if e.ReasonCode != removeFromCRL {
-				c.revoked[string(e.SerialNumber.Bytes())] = true
-			}
-		}
-		t.crls = append(t.crls, c)
-	}
-	return nil
-}
-
-// Extensions of CRLs and their entries (RFC 5280 5.2, 5.3).
-var (
-	oidCRLNumber     = asn1.ObjectIdentifier{2, 5, 29, 20}
-	oidReason        = asn1.ObjectIdentifier{2, 5, 29, 21}
-	oidInvalidity    = asn1.ObjectIdentifier{2, 5, 29, 24}
-	oidDelta         = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidIssuingPoint  = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidAuthorityKey  = asn1.ObjectIdentifier{2, 5, 29, 35}
-	understoodInCRL  = []asn1.ObjectIdentifier{oidCRLNumber, oidAuthorityKey}
-	understoodInItem = []asn1.ObjectIdentifier{oidReason, oidInvalidity}
-)
-
-// wholeList refuses a list that does not tell of every certificate of its
-// issuer: taken for a whole one it would pass over the rest as not revoked.
-// A critical extension that is not understood is such a case too (RFC 5280
-// 5.2, 5.3), and so is one revocation of an indirect list.
-func wholeList(list *x509.RevocationList) error {
-	for _, e := range list.Extensions {
-		switch {
-		case e.Id.Equal(oidDelta):
-			return errors.New("it is a delta CRL, which tells only of changes; mount the complete one")
-		case e.Id.Equal(oidIssuingPoint):
-			if err := wholePoint(e.Value); err != nil {
-				return err
-			}
-		case e.Critical && !slices.ContainsFunc(understoodInCRL, e.Id.Equal):
-			return fmt.Errorf("its critical extension %s is not understood", e.Id)
-		}
-	}
-	for _, r := range list.RevokedCertificateEntries {
-		for _, e := range r.Extensions {
-			if e.Critical && !slices.ContainsFunc(understoodInItem, e.Id.Equal) {
-				return fmt.Errorf("the critical extension %s of serial %x is not understood", e.Id, r.SerialNumber)
-			}
-		}
-	}
-	return nil
-}
-
-// wholePoint accepts an issuing distribution point (RFC 5280 5.2.5) that only
-// says where the list comes from, as many CAs write it, or that it leaves out
-// certificates of CAs.
-func wholePoint(der []byte) error {
-	const from, onlyUsers = 0, 1
-	var fields []asn1.RawValue
-	if rest, err := asn1.Unmarshal(der, &fields); err != nil || len(rest) > 0 {
-		return errors.New("its issuing distribution point can't be read")
-	}
-	for _, f := range fields {
-		if f.Class != asn1.ClassContextSpecific || f.Tag != from && f.Tag != onlyUsers {
-			return errors.New("its issuing distribution point says that it is a partial or indirect list; mount the complete one")
-		}
-	}
-	return nil
-}
-
-func (t *trust) signerOf(list *x509.RevocationList) *x509.Certificate {
-	for _, ca := range t.cas {
-		if bytes.Equal(ca.RawSubject, list.RawIssuer) && list.CheckSignatureFrom(ca) == nil {
-			return ca
-		}
-	}
-	return nil
+	return list, nil
 }
 
 // verify returns the verified chain of a peer, leaf first.
@@ -229,18 +147,21 @@ func (t *trust) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time
 	if err := checkLeaf(leaf, use, now); err != nil {
 		return nil, err
 	}
-	roots, err := t.rootsFor(leaf)
+	b, err := t.bundleFor(leaf)
 	if err != nil {
 		return nil, err
 	}
 	verified, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: Pool(chain[1:]),
+		Roots:         b.anchors,
+		Intermediates: b.intermediates(chain[1:]),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{use},
 	})
 	if err != nil {
 		return nil, verifyError(err)
+	}
+	if verified, err = subjectAllowed(verified); err != nil {
+		return nil, err
 	}
 	return t.unrevoked(verified, now)
 }
@@ -257,8 +178,26 @@ func checkLeaf(leaf *x509.Certificate, use x509.ExtKeyUsage, now time.Time) erro
 		return refuse(peerUntrusted, "a CA's certificate does not identify a peer")
 	case !allowsUsage(leaf, use):
 		return refuse(peerUntrusted, "extended key usage lacks %s", usageName(use))
+	case !allowsKey(leaf, use):
+		return refuse(peerUntrusted, "key usage lacks digitalSignature, so the key may not prove who a peer is")
 	}
 	return nil
+}
+
+// allowsKey judges the key usage as OpenSSL does for a client (sslclient) or a
+// server (sslserver). A certificate without the extension may do anything.
+func allowsKey(leaf *x509.Certificate, use x509.ExtKeyUsage) bool {
+	allowed := x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement
+	if use == x509.ExtKeyUsageServerAuth {
+		allowed |= x509.KeyUsageKeyEncipherment
+	}
+	return leaf.KeyUsage&allowed != 0 || !hasExtension(leaf, oidKeyUsage)
+}
+
+var oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
+
+func hasExtension(c *x509.Certificate, id asn1.ObjectIdentifier) bool {
+	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(id) })
 }
 
 func usageName(use x509.ExtKeyUsage) string {
@@ -268,12 +207,12 @@ func usageName(use x509.ExtKeyUsage) string {
 	return "clientAuth"
 }
 
-// rootsFor looks the roots up by the leaf's trust domain where bundles of
+// bundleFor looks the CAs up by the leaf's trust domain where bundles of
 // domains are there, so that no domain can vouch for another.
-func (t *trust) rootsFor(leaf *x509.Certificate) (*x509.CertPool, error) {
+func (t *trust) bundleFor(leaf *x509.Certificate) (*bundle, error) {
 	id, ok := spiffeIDOf(leaf)
-	if pool := t.domains[id.TrustDomain().Name()]; ok && pool != nil {
-		return pool, nil
+	if b := t.domains[id.TrustDomain().Name()]; ok && b != nil {
+		return b, nil
 	}
 	switch {
 	case t.any != nil:
@@ -330,46 +269,6 @@ func verifyError(err error) error {
 	return &PeerError{peerUntrusted, err}
 }
 
-// unrevoked returns the first chain in which nothing is revoked.
-func (t *trust) unrevoked(chains [][]*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
-	var refused error
-	for _, chain := range chains {
-		if err := t.checkRevocation(chain, now); err != nil {
-			refused = err
-			continue
-		}
-		return chain, nil
-	}
-	return nil, refused
-}
-
-func (t *trust) checkRevocation(chain []*x509.Certificate, now time.Time) error {
-	for i, c := range chain[:len(chain)-1] {
-		issuer := chain[i+1]
-		for _, l := range t.crls {
-			if !sameKey(l.issuer, issuer) {
-				continue
-			}
-			if l.revoked[string(c.SerialNumber.Bytes())] {
-				return refuse(peerRevoked, "certificate %x of %s is revoked", c.SerialNumber, issuer.Subject)
-			}
-			if l.overdue(now) {
-				return refuse(crlExpired, "the CRL of %s was due %s", issuer.Subject, utc(l.list.NextUpdate))
-			}
-		}
-	}
-	return nil
-}
-
-func sameKey(a, b *x509.Certificate) bool {
-	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
-}
-
-// overdue reports whether a newer list should be here by now (RFC 5280 6.3.3).
-func (c *crl) overdue(now time.Time) bool {
-	return !c.list.NextUpdate.IsZero() && now.After(c.list.NextUpdate)
-}
-
 // remarks are what an operator should know of a trust that works.
 func (t *trust) remarks(now time.Time) []remark {
 	var list []remark
@@ -381,14 +280,30 @@ func (t *trust) remarks(now time.Time) []remark {
 			list = append(list, remark{slog.LevelWarn, "CA expired",
 				fmt.Sprintf("CA %s ended %s and vouches for nobody", ca.Subject, utc(ca.NotAfter))})
 		}
-	}
-	for _, l := range t.crls {
-		if l.overdue(now) {
-			list = append(list, remark{slog.LevelError, "CRL overdue",
-				fmt.Sprintf("the CRL of %s was due %s: its certificates are refused", l.issuer.Subject, utc(l.list.NextUpdate))})
+		if why := cannotSign(ca); why != "" {
+			list = append(list, remark{slog.LevelWarn, "CA can't sign",
+				fmt.Sprintf("CA %s vouches for nobody: %s", ca.Subject, why)})
+		}
+		if l := t.revoking(ca); l != nil {
+			list = append(list, remark{slog.LevelWarn, "CA revoked",
+				fmt.Sprintf("CA %s is revoked by %s and vouches for nobody", ca.Subject, l.file)})
 		}
 	}
+	for _, l := range t.crls {
+		list = append(list, l.remarks(now)...)
+	}
 	return list
+}
+
+// cannotSign is why x509 takes no signature of a CA, "" if it does.
+func cannotSign(ca *x509.Certificate) string {
+	switch {
+	case ca.Version == 3 && !ca.BasicConstraintsValid:
+		return "its certificate lacks basicConstraints with CA:TRUE"
+	case ca.KeyUsage != 0 && ca.KeyUsage&x509.KeyUsageCertSign == 0:
+		return "its key usage lacks keyCertSign"
+	}
+	return ""
 }
 
 // describe lists the CAs by names that tell them apart: those of a SPIFFE trust
@@ -424,19 +339,6 @@ func (t *trust) dates() []time.Time {
 		}
 	}
 	return list
-}
-
-// lostCRL returns a list of old whose CA is still trusted but has none any
-// more, or nil. To go on would un-revoke its certificates.
-func (t *trust) lostCRL(old *trust) *crl {
-	for _, l := range old.crls {
-		ofIssuer := func(c *crl) bool { return sameKey(c.issuer, l.issuer) }
-		trusted := func(ca *x509.Certificate) bool { return sameKey(ca, l.issuer) }
-		if slices.ContainsFunc(t.cas, trusted) && !slices.ContainsFunc(t.crls, ofIssuer) {
-			return l
-		}
-	}
-	return nil
 }
 
 // allExpired reports whether no CA can vouch for anyone any more.

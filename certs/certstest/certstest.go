@@ -46,6 +46,14 @@ func (ca *CA) Intermediate(tb testing.TB, name string, change ...func(*x509.Cert
 	return &CA{Cert: cert, Key: key, above: append([]*x509.Certificate{cert}, ca.above...)}
 }
 
+// Cross signs another CA's name and key, so that either may stand above it.
+func (ca *CA) Cross(tb testing.TB, other *CA, change ...func(*x509.Certificate)) *CA {
+	tb.Helper()
+	t := caTemplate(other.Cert.Subject.CommonName, change)
+	cert := sign(tb, t, ca.Cert, other.Key.Public(), ca.Key)
+	return &CA{Cert: cert, Key: other.Key, above: append([]*x509.Certificate{cert}, ca.above...)}
+}
+
 // Pair is a signed certificate with its key.
 type Pair struct {
 	Cert, Key []byte // PEM; Cert holds the intermediates too

@@ -8,6 +8,7 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -49,8 +50,6 @@ var caNames = []string{"ca.crt", "ca-bundle.crt", "service-ca.crt", "trust-bundl
 // never for a certificate to present.
 func IsCA(name string) bool { return slices.Contains(caNames, name) }
 
-const crlName = "crl.pem"
-
 // String names the folders.
 func (s *Source) String() string {
 	if len(s.TLS) == 0 {
@@ -82,10 +81,14 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		if err := addPairs(&in, dir, content, i == 0); err != nil {
 			return nil, err
 		}
-		if i == 0 && s.WantTrust && s.ClientCA == "" {
+		switch {
+		case !s.WantTrust:
+		case i == 0 && s.ClientCA == "":
 			if err := addTrust(&in, dir, content); err != nil {
 				return nil, err
 			}
+		default:
+			warnOfCRLs(&in, dir, cmp.Or(s.ClientCA, s.TLS[0]), content)
 		}
 	}
 	if s.WantTrust && s.ClientCA != "" {
@@ -98,27 +101,6 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		}
 	}
 	return certs.NewMaterial(in)
-}
-
-// readCA reads the CAs. A single file comes with the CRL beside it, from the
-// same version of the folder; whatever else lies there is not read.
-func (s *Source) readCA() (map[string][]byte, error) {
-	folder, err := isFolder(s.ClientCA)
-	if err != nil {
-		return nil, err
-	}
-	if folder {
-		return readFolder(s.ClientCA)
-	}
-	content, err := readNamed(s.ClientCA, crlName)
-	if err != nil {
-		return nil, err
-	}
-	trust := map[string][]byte{caNames[0]: content[filepath.Base(s.ClientCA)]}
-	if crl, ok := content[crlName]; ok {
-		trust[crlName] = crl
-	}
-	return trust, nil
 }
 
 // addPairs finds the pairs of a folder, the default one first.
@@ -171,33 +153,6 @@ func file(dir, name string, content map[string][]byte) certs.File {
 	return certs.File{Name: filepath.Join(dir, name), Data: content[name]}
 }
 
-// addTrust finds the CAs, the bundles of trust domains and the CRLs.
-func addTrust(in *certs.Input, dir string, content map[string][]byte) error {
-	for _, name := range caNames {
-		if content[name] != nil {
-			in.Bundle = append(in.Bundle, file(dir, name, content))
-			break
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(content)) {
-		domain, isBundle := strings.CutPrefix(name, "bundle.")
-		if domain, ok := strings.CutSuffix(domain, ".pem"); ok && isBundle {
-			if in.Domains == nil {
-				in.Domains = map[string]certs.File{}
-			}
-			in.Domains[domain] = file(dir, name, content)
-		}
-	}
-	if in.Bundle == nil && in.Domains == nil {
-		return fmt.Errorf("client certificates are asked for but %s holds no CA (looked for %s, bundle.<trust-domain>.pem; found: %s); set SIDEGATE_CLIENT_CA or mount ca.crt there",
-			dir, strings.Join(caNames, ", "), found(content))
-	}
-	if content[crlName] != nil {
-		in.CRLs = append(in.CRLs, file(dir, crlName, content))
-	}
-	return nil
-}
-
 func found(content map[string][]byte) string {
 	if len(content) == 0 {
 		return "nothing"
@@ -221,7 +176,7 @@ var (
 // Read returns the content of every regular file of a folder by its name,
 // from one version of the folder, or of a single file by its base name. In a
 // folder, hidden files and sub-folders are passed over. A file of more than
-// 1 MiB (crl.pem: 16 MiB) is an error.
+// 1 MiB (a CRL: 16 MiB) is an error.
 func Read(path string) (map[string][]byte, error) {
 	folder, err := isFolder(path)
 	if err != nil {
@@ -230,7 +185,7 @@ func Read(path string) (map[string][]byte, error) {
 	if folder {
 		return readFolder(path)
 	}
-	return readNamed(path)
+	return readNamed(path, none)
 }
 
 // ReadOne returns the content of a single file, as Read does. A folder is an
@@ -268,18 +223,22 @@ func isFolder(path string) (bool, error) {
 // readFolder reads all files of a folder.
 func readFolder(dir string) (map[string][]byte, error) {
 	return ofOneVersion(dir, func(version string) (map[string][]byte, error) {
-		return readVersion(dir, version, nil)
+		return readVersion(dir, version, all)
 	})
 }
 
-// readNamed reads one file and, where they are there, others beside it.
-func readNamed(path string, beside ...string) (map[string][]byte, error) {
+// readNamed reads one file and those beside it whose names beside says.
+func readNamed(path string, beside func(name string) bool) (map[string][]byte, error) {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
 	return ofOneVersion(dir, func(version string) (map[string][]byte, error) {
-		content, err := readVersion(dir, version, append([]string{name}, beside...))
-		if err == nil && content[name] == nil {
-			err = explain(path, fs.ErrNotExist)
+		data, err := readFile(filepath.Join(version, name))
+		if err != nil {
+			return nil, explain(path, err)
+		}
+		content, err := readVersion(dir, version, func(n string) bool { return n != name && beside(n) })
+		if err == nil {
+			content[name] = data
 		}
 		return content, err
 	})
@@ -335,30 +294,30 @@ func versionOf(dir string) (string, error) {
 	return filepath.EvalSymlinks(data)
 }
 
-// readVersion reads the named files of a version as far as they are there, or
-// with nil all that are not hidden. Errors name them as files of dir.
-func readVersion(dir, version string, names []string) (map[string][]byte, error) {
-	all := names == nil
-	if all {
-		entries, err := os.ReadDir(version)
-		if err != nil {
-			return nil, explain(dir, err)
-		}
-		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), ".") {
-				names = append(names, e.Name())
-			}
-		}
+func all(string) bool { return true }
+
+func none(string) bool { return false }
+
+// readVersion reads the files of a version that want wants and that are not
+// hidden. Errors name them as files of dir.
+func readVersion(dir, version string, want func(name string) bool) (map[string][]byte, error) {
+	entries, err := os.ReadDir(version)
+	if err != nil {
+		return nil, explain(dir, err)
 	}
 	content := map[string][]byte{}
-	for _, name := range names {
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || !want(name) {
+			continue
+		}
 		data, err := readFile(filepath.Join(version, name))
 		switch {
-		case err == nil:
-			content[name] = data
-		case all && errors.Is(err, errNotRegular), !all && errors.Is(err, fs.ErrNotExist):
-		default:
+		case errors.Is(err, errNotRegular):
+		case err != nil:
 			return nil, explain(filepath.Join(dir, name), err)
+		default:
+			content[name] = data
 		}
 	}
 	return content, nil
@@ -367,7 +326,7 @@ func readVersion(dir, version string, names []string) (map[string][]byte, error)
 // readFile reads a regular file: opening a FIFO would wait for ever.
 func readFile(path string) ([]byte, error) {
 	limit := maxFile
-	if filepath.Base(path) == crlName {
+	if IsCRL(filepath.Base(path)) {
 		limit = maxCRL
 	}
 	info, err := os.Stat(path)

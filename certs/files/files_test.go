@@ -1,9 +1,13 @@
 package files_test
 
 import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -282,4 +286,90 @@ func asNobody(t *testing.T, f func()) {
 	if err := syscall.Setfsuid(0); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TLS-21: a CRL counts under whatever name it is mounted.
+func TestCRLNames(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	revoked := ca.Client(t, "revoked")
+	list := ca.CRL(t, ca.Cert.NotAfter, revoked.Leaf)
+	block, _ := pem.Decode(list)
+	tls := certstest.Secret(ca.Server(t, "a"), nil)
+	for _, c := range []struct {
+		name string
+		data []byte
+	}{
+		{"crl.pem", list}, {"ca.crl", list}, {"tls.crl", list}, {"ca-crl.pem", list}, {"CRL.PEM", list}, {"crl", list},
+		{"crls.pem", list}, {"root.crl.pem", list}, {"rootcrl.pem", list}, {"ca.crl", block.Bytes}, {"crl.der", block.Bytes},
+		{"crl.pem", block.Bytes}, {"rootcrl.der", block.Bytes}, {"1a2b3c4d.r0", list}, {"revoked.pem", list}, {"lists.txt", list},
+	} {
+		for place, load := range map[string]func(content map[string][]byte) (*certs.Material, error){
+			"TLS folder": func(content map[string][]byte) (*certs.Material, error) {
+				return (&files.Source{TLS: []string{certstest.NewVolume(t, with(content, tls)).Dir}, WantTrust: true}).Load(t.Context())
+			},
+			"folder of CAs": func(content map[string][]byte) (*certs.Material, error) {
+				return (&files.Source{WantTrust: true, ClientCA: certstest.NewVolume(t, content).Dir}).Load(t.Context())
+			},
+			"file of CAs": func(content map[string][]byte) (*certs.Material, error) {
+				return (&files.Source{WantTrust: true, ClientCA: filepath.Join(certstest.NewVolume(t, content).Dir, "ca.crt")}).Load(t.Context())
+			},
+		} {
+			t.Run(place+" "+c.name, func(t *testing.T) {
+				m, err := load(map[string][]byte{"ca.crt": ca.PEM(), c.name: c.data})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if place == "file of CAs" && !files.IsCRL(c.name) {
+					return // whatever else lies there is not read
+				}
+				s := &certs.Store{Source: loaded{m}, Log: slog.New(slog.DiscardHandler)}
+				if err := s.Load(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.VerifyPeer(revoked.Chain(t), x509.ExtKeyUsageClientAuth); err == nil {
+					t.Error("the list does not count")
+				}
+			})
+		}
+	}
+	for _, name := range []string{"crl.pem", "ca.crl", "crl.der"} {
+		t.Run("garbled "+name, func(t *testing.T) {
+			v := certstest.NewVolume(t, with(map[string][]byte{"ca.crt": ca.PEM(), name: []byte("garbage")}, tls))
+			if _, err := (&files.Source{TLS: []string{v.Dir}, WantTrust: true}).Load(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("got %v, want an error that names the file", err)
+			}
+		})
+	}
+	for _, name := range []string{"crlnumber", "crl.cnf", "crl.pem.bak", "scrolls.txt", "ca.crt", "tls.key"} {
+		if files.IsCRL(name) {
+			t.Errorf("%s is taken for CRLs", name)
+		}
+	}
+}
+
+// TLS-21: a CRL in a folder whose CAs are not those of clients is warned of.
+func TestCRLElsewhere(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	secret := with(certstest.Secret(ca.Server(t, "a"), ca), map[string][]byte{"ca.crl": ca.CRL(t, ca.Cert.NotAfter)})
+	v, trust := certstest.NewVolume(t, secret), certstest.NewVolume(t, map[string][]byte{"ca.crt": ca.PEM()})
+	m, err := (&files.Source{TLS: []string{v.Dir}, WantTrust: true, ClientCA: trust.Dir}).Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "ca.crl revokes nobody of those for whom "+trust.Dir) {
+		t.Errorf("warnings %q", m.Warnings)
+	}
+}
+
+// loaded is a source of one material.
+type loaded struct{ m *certs.Material }
+
+func (l loaded) Load(context.Context) (*certs.Material, error) { return l.m, nil }
+func (loaded) String() string                                  { return "test" }
+
+// with is both.
+func with(a, b map[string][]byte) map[string][]byte {
+	m := maps.Clone(a)
+	maps.Copy(m, b)
+	return m
 }

@@ -40,7 +40,7 @@ type Config struct {
 	HSTS             strictTransport `env:"HSTS" doc:"Strict-Transport-Security of every answer over TLS, such as max-age=31536000; includeSubDomains. Unset: what the application says"`
 	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
-	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to, crl.pem beside it is honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
+	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to, CRLs beside it (crl.pem, ca.crl) are honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
 	CertUser         certUser        `env:"CERT_USER" envDefault:"none" doc:"name of a client certificate that is also a user's, user:cert/NAME, where no password comes: none, cn, email, dns or spiffe"`
 	CertHosts        List            `env:"CERT_HOSTS" doc:"names to have in the certificates of cfssl (DNS names, IP addresses, URIs) and acme (DNS names)"`
 	CertCache        string          `env:"CERT_CACHE" doc:"folder in which cfssl and acme keep what was issued for the next start, 0600; none: memory alone. acme wants one or the other said"`

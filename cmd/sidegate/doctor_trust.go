@@ -60,6 +60,12 @@ func lookAtCAs(path string, st *certs.Store) findings {
 		}
 		f.warn("ca", "take it out of the bundle, or put its successor in", "%s: %s", path, w)
 	}
+	for _, l := range status.CRLs {
+		if l.State == "unproven" {
+			f.warn("crl", "nothing, if clients send that CA; else put it into the bundle, or take the list away",
+				"the CA of %s (%s) is not in the bundle: the list is checked when a client sends that CA", l.File, l.Issuer)
+		}
+	}
 	if err := st.Ready(); err != nil {
 		f.broken("ca", "mount the bundle with the CA that signs today", "%s: %v", path, err)
 	}
