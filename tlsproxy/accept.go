@@ -260,7 +260,6 @@ func (g *gate) shed(remote, limit string) {
 // about it. It gives the handshake's place back, and returns false when the
 // connection has ended.
 func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
-	generation := g.generation()
 	c := tls.Server(under, g.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), g.budget.Handshake)
 	defer cancel()
@@ -277,12 +276,12 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 		return nil, false
 	}
 	under.tls = c
-	under.learn(&state, g)
+	peer := under.learn(&state, g)
 	g.live.add(under)
-	g.metrics.Handshake("")
-	if g.generation() != generation { // trust changed while nobody could see this connection
-		g.recheck()
+	if under.peer != nil { // trust may have changed while nobody could see this connection
+		g.judgePeer(under, peer)
 	}
+	g.metrics.Handshake("")
 	return c, true
 }
 

@@ -41,7 +41,8 @@ type conn struct {
 	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
 	active    atomic.Int64                 // requests in flight
 	ended     atomic.Pointer[policy.Reason]
-	expiry    atomic.Pointer[time.Timer] // ends the connection with the peer's certificate
+	expiry    atomic.Pointer[time.Timer] // verifies the peer again when a certificate of its chain ends
+	closed    atomic.Bool
 	closeOnce sync.Once
 	onClose   func()
 
@@ -121,12 +122,29 @@ func (c *conn) CloseWrite() error {
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.closeOnce.Do(func() {
+		c.closed.Store(true)
 		if t := c.expiry.Load(); t != nil {
 			t.Stop()
 		}
 		c.onClose()
 	})
 	return err
+}
+
+// wakeAt calls do right after that time, unless the connection is closed by
+// then, instead of what was to be done at another time. Zero: never.
+func (c *conn) wakeAt(at time.Time, do func()) {
+	var next *time.Timer
+	if !at.IsZero() {
+		const after = time.Millisecond // a certificate is good at its very end
+		next = time.AfterFunc(time.Until(at)+after, do)
+	}
+	if before := c.expiry.Swap(next); before != nil {
+		before.Stop()
+	}
+	if c.closed.Load() && next != nil { // Close may have seen the one before
+		next.Stop()
+	}
 }
 
 // shut closes the connection as TLS does, with close_notify where no write is
@@ -146,23 +164,24 @@ func (c *conn) goodbye(code uint16) {
 	}
 }
 
-// learn takes from a finished handshake what requests will need.
-func (c *conn) learn(state *tls.ConnectionState, g *gate) {
+// learn takes from a finished handshake what requests will need. It returns how
+// the peer is verified now.
+func (c *conn) learn(state *tls.ConnectionState, g *gate) (p peerVerdict) {
 	c.serverName = CanonicalHost(state.ServerName)
 	c.chain = state.PeerCertificates
 	if len(state.PeerCertificates) == 0 {
-		return
+		return p
 	}
 	c.peer = policy.NewPeer(state.PeerCertificates[0])
 	c.peer.Federated = g.Trust.Federated(state.PeerCertificates[0])
 	c.certUser = g.CertUser.Of(c.peer)
-	g.watchExpiry(c)
 	c.peerName = c.peer.Name()
-	chain, err := g.Trust.VerifyPeer(state.PeerCertificates, x509.ExtKeyUsageClientAuth)
-	if err == nil { // it was verified a moment ago; a reload in between only costs what is noted here
-		c.peerFields = peerFields(c.peer, chain, g.Headers.PeerHeaders)
-		c.root = g.roots.enter(chain[len(chain)-1])
+	p = g.verifyPeer(c)
+	if p.err == nil { // else it will end: it was verified a moment ago
+		c.peerFields = peerFields(c.peer, p.chain, g.Headers.PeerHeaders)
+		c.root = g.roots.enter(p.chain[len(p.chain)-1])
 	}
+	return p
 }
 
 // live is the table of a gate's live connections: registered after the

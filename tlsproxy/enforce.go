@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,8 @@ type enforcer struct {
 	again   func()
 }
 
-// enforcers are those of the gate. The peer certificate's own end is a timer,
-// see watchExpiry.
+// enforcers are those of the gate. The end of a peer's certificates is a timer,
+// see judgePeer.
 func (g *gate) enforcers() []enforcer {
 	var list []enforcer
 	if g.ClientCert != ClientCertNone {
@@ -60,22 +61,60 @@ func enforce(ctx context.Context, changed func() <-chan struct{}, again func()) 
 // connections showed is verified once. The leaf alone would not do as its
 // name: with other intermediates it may have another verdict.
 func (g *gate) recheck() {
-	verdicts := map[string]error{}
+	verdicts := map[string]peerVerdict{}
 	for _, c := range g.live.withPeer() {
-		chain := chainKey(c.chain)
-		err, known := verdicts[chain]
+		key := chainKey(c.chain)
+		v, known := verdicts[key]
 		if !known {
-			_, err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
-			verdicts[chain] = err
+			v = g.verifyPeer(c)
+			verdicts[key] = v
 		}
-		reason := endingReason(err)
-		if err == nil && g.Trust.Federated(c.chain[0]) != c.peer.Federated {
-			reason = policy.PeerUntrusted // it was decided about as another's, or as one of ours
-		}
-		if reason != "" {
-			g.end(c, reason)
+		g.judgePeer(c, v)
+	}
+}
+
+// peerVerdict is how a peer was verified, and by which generation of trust.
+type peerVerdict struct {
+	generation string
+	chain      []*x509.Certificate
+	err        error
+}
+
+func (g *gate) verifyPeer(c *conn) peerVerdict {
+	v := peerVerdict{generation: g.Trust.Generation()}
+	v.chain, v.err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
+	return v
+}
+
+// judgePeer ends a live connection whose peer is refused by now. It verifies
+// any other one again at the first end in its chain: another chain may hold
+// then. The certificates that the peer sent count too, for it may have no chain
+// that holds but for an overdue CRL.
+func (g *gate) judgePeer(c *conn, v peerVerdict) {
+	reason := endingReason(v.err)
+	if v.err == nil && g.Trust.Federated(c.chain[0]) != c.peer.Federated {
+		reason = policy.PeerUntrusted // it was decided about as another's, or as one of ours
+	}
+	if reason != "" {
+		g.end(c, reason)
+		return
+	}
+	again := func() { g.judgePeer(c, g.verifyPeer(c)) }
+	c.wakeAt(firstEnd(time.Now(), v.chain, c.chain), again)
+	if g.Trust.Generation() != v.generation { // recheck may have looked before or meanwhile
+		c.wakeAt(time.Now(), again)
+	}
+}
+
+// firstEnd is when the first of the certificates ends that have not ended yet.
+func firstEnd(now time.Time, chains ...[]*x509.Certificate) time.Time {
+	var first time.Time
+	for _, c := range slices.Concat(chains...) {
+		if !c.NotAfter.Before(now) && (first.IsZero() || c.NotAfter.Before(first)) {
+			first = c.NotAfter
 		}
 	}
+	return first
 }
 
 // chainKey is the same for the same certificates in the same order. DER says
@@ -102,13 +141,6 @@ func endingReason(err error) policy.Reason {
 		return ""
 	}
 	return policy.Reason(peer.Reason())
-}
-
-// watchExpiry ends the connection when the peer's certificate does.
-func (g *gate) watchExpiry(c *conn) {
-	if c.peer != nil {
-		c.expiry.Store(time.AfterFunc(time.Until(c.peer.NotAfter), func() { g.end(c, policy.PeerExpired) }))
-	}
 }
 
 // end ends a connection: at once if nothing is in flight on it, else after

@@ -100,26 +100,30 @@ func bad(w *world) *certstest.Pair {
 	return &p
 }
 
+// session is a client that has a session which it resumes.
+func (w *world) session(version uint16, pair *certstest.Pair) *tls.Config {
+	w.t.Helper()
+	c := w.config(pair)
+	c.MaxVersion = version
+	if pair != nil { // whatever CAs the server names
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair.TLS, nil }
+	}
+	c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	for i, want := range []bool{false, true} {
+		state, err := w.roundTrip(c)
+		if err != nil || state.DidResume != want {
+			w.t.Fatalf("connection %d: resumed %t (%v), want %t", i, state.DidResume, err, want)
+		}
+	}
+	return c
+}
+
 // TLS-01, TLS-02, TLS-19, LIB-21: a ticket outlives nothing.
 func TestResumption(t *testing.T) {
 	app := newRecorder(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		name := tls.VersionName(version)
-		session := func(w *world, pair *certstest.Pair) *tls.Config {
-			c := w.config(pair)
-			c.MaxVersion = version
-			if pair != nil { // whatever CAs the server names
-				c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair.TLS, nil }
-			}
-			c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-			for i, want := range []bool{false, true} {
-				state, err := w.roundTrip(c)
-				if err != nil || state.DidResume != want {
-					t.Fatalf("connection %d: resumed %t (%v), want %t", i, state.DidResume, err, want)
-				}
-			}
-			return c
-		}
+		session := func(w *world, pair *certstest.Pair) *tls.Config { return w.session(version, pair) }
 		t.Run(name+" TLS-02 CA removed", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
 			c := session(w, good(w))

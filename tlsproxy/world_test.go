@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type world struct {
 	log     *certstest.Log
 	stop    func()
 	done    chan error
+	ahead   atomic.Int64 // nanoseconds by which the clock of the certificates is ahead
 }
 
 // allow is a change of a gate: the principals that may pass it.
@@ -82,7 +84,8 @@ func newWorldIn(t *testing.T, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	w := &world{t: t, ca: certstest.NewCA(t, "ca"), change: make(chan struct{}, 1), log: &certstest.Log{}, done: make(chan error, 1)}
 	w.volume = certstest.NewVolume(t, certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
-	w.store = &certs.Store{Source: &files.Source{TLS: []string{w.volume.Dir}, WantTrust: true}, Log: log}
+	w.store = &certs.Store{Source: &files.Source{TLS: []string{w.volume.Dir}, WantTrust: true}, Log: log,
+		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }}
 	must(t, w.store.Load(t.Context()))
 	w.gate = &tlsproxy.Gate{
 		Name: "main", Listen: tlsproxy.Address{Network: "tcp", Address: freeAddr(t)},
