@@ -38,9 +38,11 @@ func pour(t *testing.T) string {
 
 // OPS-14: an upload that stands still is ended, one that moves is not.
 func TestStalledUpload(t *testing.T) {
-	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 400 * time.Millisecond}, upstream(pour(t)), allow("anyone"))
+	t.Parallel()
 	for _, proto := range []string{"http/1.1", "h2"} {
 		t.Run(proto, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 2 * time.Second}, upstream(pour(t)), allow("anyone"))
 			body, feed := io.Pipe()
 			go func() {
 				_, _ = feed.Write([]byte("x")) // and no more
@@ -50,13 +52,13 @@ func TestStalledUpload(t *testing.T) {
 				t.Error("a stalled upload was answered 200")
 			}
 			_ = feed.Close()
-			w.log.Wait(t, `"reason":"body_stalled"`, 5*time.Second)
+			w.log.Wait(t, `"reason":"body_stalled"`)
 
 			body, feed = io.Pipe()
 			go func() {
 				defer feed.Close()
 				for range 8 { // longer than the limit in all
-					time.Sleep(150 * time.Millisecond)
+					time.Sleep(400 * time.Millisecond)
 					_, _ = feed.Write([]byte("x"))
 				}
 			}()
@@ -70,13 +72,14 @@ func TestStalledUpload(t *testing.T) {
 // The deadline of a body does not outlive it: a slow answer, and a second
 // request on the same connection, are not cut by it.
 func TestBodyDeadlineEndsWithTheBody(t *testing.T) {
+	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(900 * time.Millisecond) // an application that thinks longer than BodyIdle
+		time.Sleep(2 * time.Second) // an application that thinks longer than BodyIdle
 		fmt.Fprint(w, "done")
 	}))
 	t.Cleanup(app.Close)
-	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: 300 * time.Millisecond}, upstream(app.URL), allow("anyone"))
+	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: time.Second}, upstream(app.URL), allow("anyone"))
 	client := w.client(w.config(nil), "http/1.1")
 	for range 2 {
 		if got := text(t, w.do(client, w.request("POST", "/", strings.NewReader("x")))); got != "done" {
@@ -95,14 +98,14 @@ func TestStalledDownload(t *testing.T) {
 		fmt.Fprint(conn, "GET /pour HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		_, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		must(t, err)
-		w.log.Wait(t, `"path":"/pour","proto":"HTTP/1.1"`, 10*time.Second) // its line: it has ended
+		w.log.Wait(t, `"path":"/pour","proto":"HTTP/1.1"`) // its line: it has ended
 	})
 	t.Run("h2", func(t *testing.T) {
 		c := w.config(nil)
 		c.NextProtos = []string{"h2"}
 		conn := w.dial(c)
 		stallH2(t, conn)
-		w.log.Wait(t, `"path":"/pour","proto":"HTTP/2.0"`, 10*time.Second)
+		w.log.Wait(t, `"path":"/pour","proto":"HTTP/2.0"`)
 	})
 }
 

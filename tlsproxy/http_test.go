@@ -82,7 +82,7 @@ func TestDenialBody(t *testing.T) {
 			body != "401 Unauthorized\nrequest id: "+id+"\n" {
 			t.Errorf("%s: %d %v\n%s", proto, res.StatusCode, res.Header, body)
 		}
-		w.log.Wait(t, id, 5*time.Second)
+		w.log.Wait(t, id)
 	}
 	r := w.request("GET", "/", nil)
 	r.Header.Set("Authorization", "Basic x")
@@ -126,7 +126,7 @@ func TestTargetsArriveByteForByte(t *testing.T) {
 	if strings.Contains(app.last(), "Accept-Encoding") || strings.Contains(app.last(), "User-Agent") {
 		t.Errorf("fields were added:\n%s", app.last())
 	}
-	w.log.Wait(t, `"path":"/a|b\"c^{x}"`, 5*time.Second)
+	w.log.Wait(t, `"path":"/a|b\"c^{x}"`)
 	if strings.Contains(w.log.String(), "zz") { // OPS-08: never the query
 		t.Errorf("a query is in the log:\n%s", w.log)
 	}
@@ -270,11 +270,11 @@ func TestTruncatedAnswer(t *testing.T) {
 // The application is down, slow, back: 502 at once, 504, 200.
 func TestUpstreamTroubles(t *testing.T) {
 	addr := freeAddr(t)
-	w := newWorldIn(t, tlsproxy.Limits{UpstreamHeader: 100 * time.Millisecond}, upstream("http://"+addr))
+	w := newWorldIn(t, tlsproxy.Limits{UpstreamHeader: 2 * time.Second}, upstream("http://"+addr))
 	if res := w.get("/"); res.StatusCode != 502 {
 		t.Errorf("down: %d", res.StatusCode)
 	}
-	w.log.Wait(t, `"reason":"upstream_down"`, 5*time.Second)
+	w.log.Wait(t, `"reason":"upstream_down"`)
 	l, err := net.Listen("tcp", addr)
 	must(t, err)
 	slow := make(chan bool)
@@ -300,7 +300,7 @@ func TestUpstreamBeyondLoopback(t *testing.T) {
 	if res := w.get("/"); res.StatusCode != 502 {
 		t.Errorf("got %d", res.StatusCode)
 	}
-	w.log.Wait(t, "not loopback", 5*time.Second)
+	w.log.Wait(t, "not loopback")
 	if err := tlsproxy.CheckUpstream(t.Context(), w.gate.Upstream); err == nil {
 		t.Error("CheckUpstream has nothing against it")
 	}
@@ -442,7 +442,7 @@ func TestDrainCutsUpgraded(t *testing.T) {
 	if _, err := in.ReadByte(); err == nil {
 		t.Error("data after the drain")
 	}
-	w.log.Wait(t, `"upgraded":1`, 5*time.Second)
+	w.log.Wait(t, `"upgraded":1`)
 }
 
 // A decider or method that fails refuses.

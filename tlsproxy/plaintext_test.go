@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/certs/certstest"
 	"sidegate/tlsproxy"
 )
 
@@ -21,7 +22,7 @@ func (w *world) plain(request string) *http.Response {
 	c, err := net.Dial("tcp", w.addr)
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = c.Close() })
-	must(w.t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	must(w.t, c.SetDeadline(time.Now().Add(certstest.HangGuard)))
 	_, err = io.WriteString(c, request)
 	must(w.t, err)
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -40,7 +41,7 @@ func TestPlaintextGate(t *testing.T) {
 	if head := app.last(); res.StatusCode != http.StatusOK || !strings.Contains(head, "X-Forwarded-User: admin\r\n") || !strings.Contains(head, "X-Forwarded-Proto: http\r\n") {
 		t.Errorf("%d\n%s", res.StatusCode, head)
 	}
-	w.log.Wait(t, "gate without TLS", time.Second)
+	w.log.Wait(t, "gate without TLS")
 	w.counted(`sidegate_connections{gate="main"}`)
 }
 

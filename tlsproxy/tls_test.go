@@ -28,7 +28,7 @@ func (w *world) roundTrip(c *tls.Config) (tls.ConnectionState, error) {
 		return tls.ConnectionState{}, err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(certstest.HangGuard))
 	if _, err := fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nConnection: close\r\n\r\n", authorized); err != nil {
 		return tls.ConnectionState{}, err
 	}
@@ -83,7 +83,7 @@ func TestClientCertificates(t *testing.T) {
 					if app.connections() != before { // TLS-17
 						t.Error("the application saw a connection")
 					}
-					w.log.Wait(t, `"msg":"handshake refused"`, 5*time.Second)
+					w.log.Wait(t, `"msg":"handshake refused"`)
 				}
 			})
 		}
@@ -132,7 +132,7 @@ func TestResumption(t *testing.T) {
 			if _, err := w.roundTrip(c); err == nil {
 				t.Error("a client of the removed CA resumed its session")
 			}
-			w.log.Wait(t, `"reason":"peer_untrusted"`, 5*time.Second)
+			w.log.Wait(t, `"reason":"peer_untrusted"`)
 		})
 		t.Run(name+" TLS-02 revoked", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
@@ -144,7 +144,7 @@ func TestResumption(t *testing.T) {
 			if _, err := w.roundTrip(c); err == nil {
 				t.Error("a revoked client resumed its session")
 			}
-			w.log.Wait(t, `"reason":"peer_revoked"`, 5*time.Second)
+			w.log.Wait(t, `"reason":"peer_revoked"`)
 		})
 		t.Run(name+" TLS-03 another generation means a full handshake", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
@@ -256,7 +256,7 @@ func TestEarlyData(t *testing.T) {
 
 // Handshakes that fail are counted by cause; a bare TCP probe leaves no line (OPS-11).
 func TestHandshakeReasons(t *testing.T) {
-	w := newWorldIn(t, tlsproxy.Limits{Handshake: 300 * time.Millisecond}, upstream(newRecorder(t).url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
+	w := newWorldIn(t, tlsproxy.Limits{Handshake: 3 * time.Second}, upstream(newRecorder(t).url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
 	probe := func(text string) {
 		c, err := net.Dial("tcp", w.addr)
 		must(t, err)
@@ -401,11 +401,12 @@ func TestHalfOpenHandshakes(t *testing.T) {
 	}
 }
 
-// OPS-04: a thousand each of idle connections, half hellos and header drips
-// are reaped by their deadlines, and a normal client is served meanwhile.
+// OPS-04, OPS-05: idle connections, half hellos and header drips, more than may
+// shake hands at a time, are reaped by their deadlines, and a normal client is
+// served meanwhile. The program has a test with a thousand of each.
 func TestSlowClients(t *testing.T) {
-	const each = 1000
-	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 500, Handshake: 3 * time.Second, Header: 3 * time.Second}, upstream(echo(t).URL), allow("anyone"))
+	const each = 100
+	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 50, Handshake: 3 * time.Second, Header: 3 * time.Second}, upstream(echo(t).URL), allow("anyone"))
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -427,19 +428,17 @@ func TestSlowClients(t *testing.T) {
 				_, _ = io.WriteString(s, "GET / HTTP/1.1\r\nHost: local")
 			}
 		}
-		if i%500 == 0 {
+		if i%50 == 0 {
 			if res := w.get("/"); res.StatusCode != 200 {
 				t.Fatalf("after %d: %d", i, res.StatusCode)
 			}
 		}
 	}
-	began := time.Now()
 	if res := w.get("/"); res.StatusCode != 200 {
 		t.Errorf("a normal client got %d", res.StatusCode)
 	}
-	t.Logf("a normal client was served in %s beside %d slow ones", time.Since(began), 3*each)
 	for i, c := range conns { // all are let go
-		must(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		must(t, c.SetReadDeadline(time.Now().Add(certstest.HangGuard)))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("connection %d (kind %d) is still there", i, i%3)
 		}

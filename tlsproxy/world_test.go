@@ -140,10 +140,7 @@ func newUsers(t *testing.T, log *slog.Logger) *authn.Users {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return certstest.FreeAddr(t)
 }
 
 func must(t testing.TB, err error) {
@@ -161,7 +158,7 @@ func (w *world) update(content map[string][]byte) {
 	w.change <- struct{}{}
 	select {
 	case <-changed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(certstest.HangGuard):
 		w.t.Fatalf("the new generation is not in service: %+v", w.store.Status())
 	}
 }
@@ -179,7 +176,7 @@ func (w *world) config(pair *certstest.Pair) *tls.Config {
 func (w *world) client(c *tls.Config, proto string) *http.Client {
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: proto == "h2"}
 	w.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second,
+	return &http.Client{Transport: tr, Timeout: certstest.HangGuard,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
@@ -220,7 +217,7 @@ func (w *world) dial(c *tls.Config) *tls.Conn {
 	conn, err := tls.Dial("tcp", w.addr, c)
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })
-	must(w.t, conn.SetDeadline(time.Now().Add(15*time.Second)))
+	must(w.t, conn.SetDeadline(time.Now().Add(certstest.HangGuard)))
 	return conn
 }
 

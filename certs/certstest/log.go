@@ -31,12 +31,18 @@ func (l *Log) String() string {
 // Count is how often text was logged.
 func (l *Log) Count(text string) int { return strings.Count(l.String(), text) }
 
-// Wait waits until text is logged and fails the test if it is not in time.
-func (l *Log) Wait(tb testing.TB, text string, within time.Duration) {
+// Wait waits until text is logged.
+func (l *Log) Wait(tb testing.TB, text string) {
 	tb.Helper()
-	for deadline := time.Now().Add(within); l.Count(text) == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("no %q in the log within %s:\n%s", text, within, l)
+	l.WaitFor(tb, 1, text)
+}
+
+// WaitFor waits until text was logged that often.
+func (l *Log) WaitFor(tb testing.TB, count int, text string) {
+	tb.Helper()
+	for guard := time.Now().Add(HangGuard); l.Count(text) < count; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(guard) {
+			tb.Fatalf("%q was logged %d times, want %d:\n%s", text, l.Count(text), count, l)
 		}
 	}
 }

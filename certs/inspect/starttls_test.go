@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sidegate/certs/certstest"
 	"sidegate/certs/inspect"
 )
 
@@ -46,10 +47,18 @@ func (s talks) ask(t *testing.T, protocol string) error {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(s.patience())); err != nil {
 		t.Fatal(err)
 	}
 	return inspect.StartTLS(c, protocol)
+}
+
+// patience is long enough for every server that says something.
+func (s talks) patience() time.Duration {
+	if s.first+strings.Join(s.turns, "") == "" {
+		return time.Second
+	}
+	return certstest.HangGuard
 }
 
 // Servers that refuse, are something else, or say what only TLS should carry

@@ -84,8 +84,8 @@ func (s *pebble) run() *certstest.CA {
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	try(s.t, s.cmd.Start())
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ca.Pool()}}}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	for guard := time.Now().Add(certstest.HangGuard); ; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(guard) {
 			s.t.Fatalf("pebble does not answer: %v\n%s", err, s.log)
 		}
 		var res *http.Response
@@ -116,16 +116,6 @@ func (s *pebble) environ(cache string) []string {
 		"SIDEGATE_CERT_HOSTS=localhost,web.example", "SIDEGATE_CERT_CACHE=" + cache}
 }
 
-// until waits for something that has no line in the log.
-func until(t *testing.T, what string, within time.Duration, true func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(within); !true(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", within, what)
-		}
-	}
-}
-
 // refused wants no handshake and the reason in log and metric.
 func (p *instance) refused(reason string) {
 	p.t.Helper()
@@ -133,7 +123,7 @@ func (p *instance) refused(reason string) {
 		_ = c.Close()
 		p.t.Errorf("a handshake while it should be refused for %s", reason)
 	}
-	p.log.Wait(p.t, `"reason":"`+reason+`"`, 5*time.Second)
+	p.log.Wait(p.t, `"reason":"`+reason+`"`)
 	if want := `sidegate_handshakes_total{gate="main",reason="` + reason + `",result="failed"}`; !strings.Contains(p.metrics(), want) {
 		p.t.Errorf("no %s in the metrics", want)
 	}
@@ -165,13 +155,13 @@ func kept(t *testing.T, cache string) (pairs, accounts []string) {
 func TestACME(t *testing.T) {
 	t.Parallel()
 	gate, proofs, cache := freeAddr(t), freeAddr(t), t.TempDir()
-	server := newPebble(t, proofs, map[string]any{"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": 11}}})
+	server := newPebble(t, proofs, map[string]any{"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": 20}}})
 	upstream := hello(t)
 	environ := append(server.environ(cache), "SIDEGATE_USERS="+usersFolder(t), "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_ACME_EMAIL=ops@web.example",
 		"SIDEGATE_INGRESS_PUBLIC="+proofs+"="+upstream) // the gate that the server finds, of two with the same certificate
 	p := launch(t, gate, upstream, nil, environ...)
 
-	p.log.Wait(t, "connection refused", 10*time.Second)
+	p.log.Wait(t, "connection refused")
 	if code, text := p.readyz(); code != http.StatusServiceUnavailable || !strings.Contains(text, "connection refused") || !strings.Contains(text, server.addr) {
 		t.Errorf("without a certificate: readyz %d %s", code, text)
 	}
@@ -179,7 +169,7 @@ func TestACME(t *testing.T) {
 
 	root := server.run()
 	try(t, p.cmd.Process.Signal(syscall.SIGHUP)) // not to wait for the next attempt
-	p.log.Wait(t, "certificate in service", 20*time.Second)
+	p.log.Wait(t, "certificate in service")
 	p.untilReady()
 	if p.log.Count("certificate in service") != 1 || p.log.Count("account registered") != 1 {
 		t.Errorf("log:\n%s", p.log)
@@ -187,22 +177,22 @@ func TestACME(t *testing.T) {
 
 	l := startLoad(p, root)
 	served := map[string]bool{}
-	until(t, "three rotations", 40*time.Second, func() bool {
+	certstest.Until(t, "two rotations", func() bool {
 		served[presented(t, gate, root)] = true
-		return len(served) > 3
+		return len(served) > 2
 	})
 	l.end(t)
 	if !strings.Contains(p.metrics(), `sidegate_handshakes_total{gate="public",reason="acme_challenge",result="ok"}`) {
 		t.Error("no metric of proofs")
 	}
-	until(t, "both gates present the same", 5*time.Second, func() bool { return presented(t, gate, root) == presented(t, proofs, root) })
+	certstest.Until(t, "both gates present the same", func() bool { return presented(t, gate, root) == presented(t, proofs, root) })
 
 	server.stop()
-	p.log.Wait(t, "reload refused, last good stays in service", 15*time.Second)
+	p.log.Wait(t, "reload refused, last good stays in service")
 	if code, text := p.readyz(); code != http.StatusOK {
 		t.Errorf("with a good certificate and no server: readyz %d %s", code, text)
 	}
-	until(t, "the end of the certificate", 15*time.Second, func() bool { code, _ := p.readyz(); return code != http.StatusOK })
+	certstest.Until(t, "the end of the certificate", func() bool { code, _ := p.readyz(); return code != http.StatusOK })
 	if _, text := p.readyz(); !strings.Contains(text, "certificate localhost ended") {
 		t.Errorf("readyz says %s", text)
 	}
@@ -253,7 +243,7 @@ func TestACMEBinding(t *testing.T) {
 	p := launch(t, gate, hello(t), nil, append(server.environ("none"), "SIDEGATE_ACME_EAB="+binding.Dir,
 		"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_CLIENT_CA="+trust, "SIDEGATE_ALLOW=any-peer")...)
 
-	p.log.Wait(t, "register an account: unauthorized: ", 10*time.Second)
+	p.log.Wait(t, "register an account: unauthorized: ")
 	if code, text := p.readyz(); code != http.StatusServiceUnavailable || !strings.Contains(text, "register an account: unauthorized: ") {
 		t.Errorf("readyz %d %s", code, text)
 	}
@@ -290,7 +280,7 @@ func TestACMEBinding(t *testing.T) {
 			t.Errorf("a proof of %s", name)
 		}
 	}
-	p.log.Wait(t, `none of \"other.example\" is under way`, 5*time.Second)
+	p.log.Wait(t, `none of \"other.example\" is under way`)
 	for _, secret := range []string{right, wrong} {
 		if strings.Contains(p.log.String(), secret) {
 			t.Error("the key of the binding is in the log")
@@ -303,6 +293,7 @@ func TestACMEBinding(t *testing.T) {
 
 // What sidegate check says of a configuration, with no server anywhere.
 func TestACMECheck(t *testing.T) {
+	t.Parallel()
 	good := []string{"SIDEGATE_CERTS=acme", "SIDEGATE_ACME_URL=https://127.0.0.1:1/dir", "SIDEGATE_CERT_HOSTS=web.example", "SIDEGATE_CERT_CACHE=none", "SIDEGATE_ALLOW=anyone"}
 	for _, row := range []struct{ name, set, want string }{
 		{"good", "", ""},

@@ -53,7 +53,7 @@ func diagnoseIn(t *testing.T, wrap []string, environ ...string) *diagnosis {
 	try(t, err)
 	argv := append(slices.Clone(wrap), path, "check", "--here", "--json")
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, environ...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), endAtOnce}, environ...)
 	out, err := cmd.Output()
 	if err != nil && len(out) == 0 {
 		t.Fatalf("%v: %s", err, out)
@@ -564,7 +564,7 @@ func TestDoctorAsksTheRunningOne(t *testing.T) {
 	d.want(t, "ok", "listen", "gate main is open at "+p.gate)
 
 	try(t, os.WriteFile(filepath.Join(dir, "tls.key"), ca.Server(t, "localhost").Key, 0o600))
-	p.log.Wait(t, "last good stays in service", 5*time.Second)
+	p.log.Wait(t, "last good stays in service")
 	d = diagnose(t, environ)
 	d.want(t, "broken", "pair", "does not belong")
 	d.want(t, "warning", "serving", "the last good generation ")
@@ -577,6 +577,7 @@ func TestDoctorAsksTheRunningOne(t *testing.T) {
 }
 
 func TestDoctorWorkloadAPI(t *testing.T) {
+	t.Parallel()
 	dir := folder(t, map[string][]byte{"file": nil})
 	l, err := net.Listen("unix", filepath.Join(dir, "agent"))
 	try(t, err)
@@ -620,6 +621,7 @@ func secureServer(t *testing.T, ca *certstest.CA, answer string) *httptest.Serve
 }
 
 func TestDoctorCFSSL(t *testing.T) {
+	t.Parallel()
 	ca, other := certstest.NewCA(t, "ca"), certstest.NewCA(t, "other")
 	server := secureServer(t, ca, "")
 	keep := folder(t, map[string][]byte{"ca.crt": ca.PEM(), "other.crt": other.PEM(), "auth-key": []byte("00c0ffee00c0ffee\n"), "garbage": []byte("x")})
@@ -646,14 +648,10 @@ func TestDoctorCFSSL(t *testing.T) {
 			if name == "cache for nobody" {
 				environ = append(environ, "SIDEGATE_CERT_CACHE=/proc/none")
 			}
-			began := time.Now()
 			d := diagnose(t, environ, "--name", "web")
 			d.want(t, c.level, c.about, c.text)
 			if strings.Contains(d.text, "c0ffee") { // OPS-08
 				t.Errorf("the auth key is told:\n%s", d.text)
-			}
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("took %s", took)
 			}
 		})
 	}

@@ -26,6 +26,7 @@ import (
 // A drain under load loses nothing: the listeners stay open while clients
 // hear of it, and what is in flight ends.
 func TestDrainCommand(t *testing.T) {
+	t.Parallel()
 	begun, finish := make(chan bool, 1), make(chan bool)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
@@ -37,7 +38,7 @@ func TestDrainCommand(t *testing.T) {
 	t.Cleanup(app.Close)
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
-	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=4s")
+	p := start(t, app.URL, nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_DELAY=1h", "SIDEGATE_DRAIN_TIMEOUT=1h")
 	if out, code := p.command("status", "--ready"); code != exitDone || out != "ok\n" {
 		t.Errorf("status --ready: %d %q", code, out)
 	}
@@ -51,7 +52,8 @@ func TestDrainCommand(t *testing.T) {
 	drained := make(chan int)
 	go func() { _, code := p.command("drain"); drained <- code }()
 	p.untilDraining()
-	l.end(t) // the clients go elsewhere while the listeners are still open
+	l.end(t)                                      // the clients go elsewhere while the listeners are still open
+	try(t, p.cmd.Process.Signal(syscall.SIGTERM)) // the drain has had its time
 	if code := <-drained; code != exitDone {
 		t.Errorf("drain ended with %d", code)
 	}
@@ -76,7 +78,7 @@ func TestDrainCommand(t *testing.T) {
 // code.
 func (p *instance) command(args ...string) (string, int) {
 	cmd := exec.Command(p.cmd.Path, args...)
-	cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
+	cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin, endAtOnce}
 	out, _ := cmd.CombinedOutput() // the exit code tells
 	return string(out), cmd.ProcessState.ExitCode()
 }
@@ -120,6 +122,7 @@ func TestStrangersCantDrain(t *testing.T) {
 // The application is gone and nothing is in flight: nobody waits, whether a
 // signal or, as with the sidecar of a Job, the preStop hook comes first.
 func TestNothingToDrain(t *testing.T) {
+	t.Parallel()
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
 	for _, hook := range []bool{false, true} {
@@ -135,6 +138,7 @@ func TestNothingToDrain(t *testing.T) {
 
 // Two signals skip the delay.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost"), nil))
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_DRAIN_DELAY=1h")
@@ -271,11 +275,12 @@ func (c *clients) talk() {
 // OPS-07: whichever way it is told to leave, what is in flight goes on and
 // ends as it wants to; a WebSocket that does not end is told at the deadline.
 func TestLeavingLosesNothing(t *testing.T) {
+	t.Parallel()
 	for name, leave := range map[string]func(p *instance) error{
 		"SIGTERM": func(p *instance) error { return p.cmd.Process.Signal(syscall.SIGTERM) },
 		"drain": func(p *instance) error {
 			cmd := exec.Command(p.cmd.Path, "drain")
-			cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin}
+			cmd.Env = []string{"SIDEGATE_ADMIN=" + p.admin, endAtOnce}
 			return cmd.Start() // it returns when the listeners are closed; the test waits for more
 		},
 	} {
@@ -284,14 +289,15 @@ func TestLeavingLosesNothing(t *testing.T) {
 			ca := certstest.NewCA(t, "ca")
 			v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 			p := start(t, everyKind(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off",
-				"SIDEGATE_DRAIN_DELAY=3s", "SIDEGATE_DRAIN_TIMEOUT=12s")
+				"SIDEGATE_DRAIN_DELAY=1h", "SIDEGATE_DRAIN_TIMEOUT=12s")
 			l := startLoad(p, ca)
-			c := p.hold(ca, nil, 10*time.Second)
+			c := p.hold(ca, nil, 5*time.Second)
 			left := time.Now()
 			try(t, leave(p))
 			p.untilDraining()
 			c.talk()
-			l.end(t) // the clients go elsewhere while the listeners are still open
+			l.end(t)                                      // the clients go elsewhere while the listeners are still open
+			try(t, p.cmd.Process.Signal(syscall.SIGTERM)) // and the delay is over
 			p.untilClosed()
 			c.talk()
 			try(t, c.stream.CloseSend())
@@ -310,7 +316,7 @@ func TestLeavingLosesNothing(t *testing.T) {
 			t.Logf("WebSocket told to go after %s", time.Since(left).Round(time.Millisecond))
 			p.stop()
 			t.Logf("ended after %s", time.Since(left).Round(time.Millisecond))
-			p.log.Wait(t, `"msg":"connections cut","gate":"main","reason":"drain_timeout","connections":1,"upgraded":1`, time.Second)
+			p.log.Wait(t, `"msg":"connections cut","gate":"main","reason":"drain_timeout","connections":1,"upgraded":1`)
 		})
 	}
 }
@@ -318,21 +324,17 @@ func TestLeavingLosesNothing(t *testing.T) {
 // untilClosed waits until the gate takes no connections any more.
 func (p *instance) untilClosed() {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", p.gate)
-		if err != nil {
-			return
-		}
-		_ = c.Close()
-		if time.Now().After(deadline) {
-			p.t.Fatal("the listener stays open")
-		}
-	}
+	certstest.Until(p.t, "the listener is closed", func() bool { return !listens(p.gate) })
 }
+
+// withinASecond is that promise for the race detector's build, which takes a
+// multiple of the time to compute.
+const withinASecond = 1500 * time.Millisecond
 
 // ROT-13, TLS-19: a revoked peer loses what it holds within a second, each
 // protocol told in its own way; another peer talks on.
 func TestRevokedPeerLosesWhatItHolds(t *testing.T) {
+	t.Parallel()
 	ca := certstest.NewCA(t, "ca")
 	secret := certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), ca)
 	secret["crl.pem"] = ca.CRL(t, time.Now().Add(time.Hour))
@@ -342,7 +344,7 @@ func TestRevokedPeerLosesWhatItHolds(t *testing.T) {
 	refused, kept := p.hold(ca, &bad, time.Hour), p.hold(ca, &good, time.Hour)
 	secret["crl.pem"] = ca.CRL(t, time.Now().Add(time.Hour), bad.Leaf)
 	v.Update(t, secret)
-	renamed := time.Now()
+	renamed := certstest.StartStopwatch(t)
 	if _, _, err := refused.socket.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
 		t.Errorf("the WebSocket ended with %v", err)
 	}
@@ -352,11 +354,11 @@ func TestRevokedPeerLosesWhatItHolds(t *testing.T) {
 	if _, err := io.ReadAll(refused.slow.Body); err == nil {
 		t.Error("the answer under way came to a good end")
 	}
-	took := time.Since(renamed)
-	t.Logf("all ended %s after the rename", took.Round(time.Millisecond))
-	if took > 3*time.Second { // the promise is one; this machine may be busy
+	took := renamed.Elapsed()
+	t.Logf("all ended %s after the rename", took)
+	if took > withinASecond {
 		t.Errorf("took %s", took)
 	}
-	p.log.Wait(t, `"reason":"peer_revoked"`, time.Second)
+	p.log.Wait(t, `"reason":"peer_revoked"`)
 	kept.talk()
 }

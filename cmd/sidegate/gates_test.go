@@ -19,6 +19,7 @@ import (
 // Several gates of one process: IPv4, IPv6 and unix sockets on both sides,
 // each with its own demands and its own certificate.
 func TestSeveralGates(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	appSocket, gateSocket := filepath.Join(dir, "app.sock"), filepath.Join(dir, "gate.sock")
 	l, err := net.Listen("unix", appSocket)
@@ -82,6 +83,7 @@ func TestSeveralGates(t *testing.T) {
 
 // Every listener is bound before any serves: one port in use and nothing opens.
 func TestPortInUse(t *testing.T) {
+	t.Parallel()
 	path, err := binary()
 	try(t, err)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

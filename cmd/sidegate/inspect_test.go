@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"sidegate/certs/certstest"
 )
@@ -53,6 +52,7 @@ func TestInspectServer(t *testing.T) {
 // Servers that begin in plaintext: PostgreSQL, OpenLDAP and an SMTP server, all
 // with one certificate.
 func TestInspectStartTLS(t *testing.T) {
+	t.Parallel()
 	ca := certstest.NewCA(t, "ca")
 	pair := ca.Server(t, "localhost")
 	dir := folder(t, map[string][]byte{"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": ca.PEM()})
@@ -61,16 +61,10 @@ func TestInspectStartTLS(t *testing.T) {
 			_, port, _ := strings.Cut(freeAddr(t), ":")
 			begin(t, dir, port)
 			var out bytes.Buffer
-			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			certstest.Until(t, "the server answers", func() bool {
 				out.Reset()
-				code := run(t.Context(), []string{"inspect", "localhost:" + port, "--starttls", protocol, "--ca", filepath.Join(dir, "ca.crt")}, nil, nil, &out, &out)
-				if code == exitDone {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatal(out.String())
-				}
-			}
+				return run(t.Context(), []string{"inspect", "localhost:" + port, "--starttls", protocol, "--ca", filepath.Join(dir, "ca.crt")}, nil, nil, &out, &out) == exitDone
+			})
 			for _, want := range []string{"TLS 1.3", "trusted: yes, as localhost", "subject   CN=localhost"} {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("lacks %q:\n%s", want, out.String())

@@ -42,7 +42,7 @@ func TestThreeThousandSlowClients(t *testing.T) {
 		c, err := net.Dial("tcp", p.gate)
 		try(t, err)
 		t.Cleanup(func() { _ = c.Close() })
-		try(t, c.SetDeadline(time.Now().Add(60*time.Second)))
+		try(t, c.SetDeadline(time.Now().Add(certstest.HangGuard)))
 		slow.Go(func() error {
 			switch i % 3 {
 			case 1:
@@ -70,7 +70,7 @@ func TestIdleConnections(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off")
-	const count = 2000
+	const count = 500
 	before := p.rss()
 	conf := clientConfig(ca)
 	conf.NextProtos = []string{"http/1.1"}
@@ -104,10 +104,11 @@ func (p *instance) rss() int {
 	return n
 }
 
-// PWD: guesses at hashes that take a quarter of a second each don't slow down
-// a user whose password is known, and none is let in.
+// PWD: guesses, each of which costs a hash, don't slow down a user whose
+// password is known, and none is let in. What a hash takes is measured beside
+// the flood, so that a busy machine is slow at both.
 func TestPasswordFlood(t *testing.T) {
-	hash, err := bcrypt.GenerateFromPassword([]byte("admin1041"), 12)
+	hash, err := bcrypt.GenerateFromPassword([]byte("admin1041"), 10)
 	try(t, err)
 	var users bytes.Buffer
 	for _, name := range []string{"admin", "a", "b", "c", "d", "e"} {
@@ -118,7 +119,7 @@ func TestPasswordFlood(t *testing.T) {
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
 	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_USERS="+dir, "SIDEGATE_ACCESS_LOG=off", "SIDEGATE_DRAIN_TIMEOUT=100ms")
 	client := func() *http.Client {
-		return &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}, Timeout: 60 * time.Second}
+		return &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca)}, Timeout: certstest.HangGuard}
 	}
 	ask := func(ctx context.Context, c *http.Client, user, password string) (*http.Response, error) {
 		r, err := http.NewRequestWithContext(ctx, "GET", "https://"+p.gate+"/", nil)
@@ -166,12 +167,15 @@ func TestPasswordFlood(t *testing.T) {
 		}
 		took = append(took, time.Since(began))
 	}
+	began := time.Now()
+	try(t, bcrypt.CompareHashAndPassword(hash, []byte("admin1041")))
+	hashing := time.Since(began)
 	stop()
 	attackers.Wait()
 	slices.Sort(took)
-	t.Logf("known user: median %s, p99 %s, slowest %s", took[100], took[198], took[199])
-	if took[198] > time.Second { // 100 ms is the aim; this machine may be busy and this build is slow
-		t.Errorf("p99 of the known user is %s", took[198])
+	t.Logf("known user: median %s, p99 %s, slowest %s; a hash %s", took[100], took[198], took[199], hashing)
+	if took[198] > hashing/2 {
+		t.Errorf("the known user waits %s for a request, a hash takes %s", took[198], hashing)
 	}
 	var total int64
 	for code := range answers {
@@ -188,6 +192,7 @@ func TestPasswordFlood(t *testing.T) {
 // A process that has run out of file descriptors waits, says so a few times,
 // and serves on when there are some.
 func TestOutOfFileDescriptors(t *testing.T) {
+	t.Parallel()
 	peer(t, "prlimit")
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
@@ -198,7 +203,7 @@ func TestOutOfFileDescriptors(t *testing.T) {
 		try(t, err)
 		held = append(held, c)
 	}
-	p.log.Wait(t, "too many open files", 10*time.Second)
+	p.log.Wait(t, "too many open files")
 	for _, c := range held {
 		_ = c.Close()
 	}
@@ -234,6 +239,7 @@ func reset(c *net.TCPConn) { _ = c.SetLinger(0) } // the close that follows is a
 // OPS-14, OPS-15: whatever the application does wrong, its client never takes
 // a part for the whole, and is told at once where there is nothing to tell.
 func TestFaultyUpstreams(t *testing.T) {
+	t.Parallel()
 	const whole = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	upload := map[string]int{"answers before it has read": 4 << 20, "is slow": 4 << 20} // bytes of the request
 	say := func(text string) func(*net.TCPConn, *bufio.Reader) {
@@ -267,13 +273,13 @@ func TestFaultyUpstreams(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			patience := "SIDEGATE_UPSTREAM_TIMEOUT=1m" // an endless head takes a while, too
+			patience := "SIDEGATE_UPSTREAM_TIMEOUT=10m" // an endless head takes a while, too
 			if c.want == "504" {
 				patience = "SIDEGATE_UPSTREAM_TIMEOUT=1s"
 			}
 			p := start(t, faulty(t, c.do), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", patience, "SIDEGATE_DRAIN_TIMEOUT=1s")
 			for _, h2 := range []bool{false, true} {
-				client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca), ForceAttemptHTTP2: h2}, Timeout: 30 * time.Second}
+				client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientConfig(ca), ForceAttemptHTTP2: h2}, Timeout: certstest.HangGuard}
 				for range 2 { // the second must not suffer from the first
 					if got := outcome(client, "https://"+p.gate+"/", upload[c.name]); !strings.HasPrefix(got, c.want) {
 						t.Errorf("HTTP/2 %t: %.80q", h2, got)
@@ -301,6 +307,7 @@ func outcome(client *http.Client, url string, upload int) string {
 
 // An application that is down is 502 at once, and served as soon as it is there.
 func TestUpstreamComesBack(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "app.sock")
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))

@@ -64,7 +64,7 @@ func (d *domains) as(pair certstest.Pair) *tls.Config {
 func (d *domains) get(p *instance, pair certstest.Pair, path string) int {
 	d.t.Helper()
 	tr := &http.Transport{TLSClientConfig: d.as(pair), DisableKeepAlives: true}
-	res, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get("https://" + p.gate + path)
+	res, err := (&http.Client{Transport: tr, Timeout: certstest.HangGuard}).Get("https://" + p.gate + path)
 	if err != nil {
 		return 0
 	}
@@ -76,7 +76,7 @@ func (d *domains) get(p *instance, pair certstest.Pair, path string) int {
 func (d *domains) waitPresented(p *instance, client certstest.Pair, want workloadtest.SVID) {
 	d.t.Helper()
 	got := ""
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for guard := time.Now().Add(certstest.HangGuard); time.Now().Before(guard); time.Sleep(5 * time.Millisecond) {
 		c, err := tls.Dial("tcp", p.gate, d.as(client))
 		if err != nil {
 			got = err.Error()
@@ -114,6 +114,7 @@ func (p *instance) onlyJSON() {
 // SPI-01, SPI-03, SPI-08, LIB-11: who passes a gate whose policy names peers of
 // its own and of a federated trust domain, and what the application is told.
 func TestSPIFFEPeers(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	told := make(chan string, 1)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +161,7 @@ func TestSPIFFEPeers(t *testing.T) {
 				}
 			}
 			if c.log != "" {
-				p.log.Wait(t, c.log, 5*time.Second)
+				p.log.Wait(t, c.log)
 			}
 		})
 	}
@@ -170,6 +171,7 @@ func TestSPIFFEPeers(t *testing.T) {
 // TLS-02, ROT-13: a CA that leaves a federated bundle takes its peers with it,
 // those that resume a session and those that are connected.
 func TestSPIFFECARemoved(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	p := start(t, hello(t), nil, d.environ("SIDEGATE_ALLOW="+partnerID)...)
 	conf := d.as(d.theirs.Client(t, "x", partnerID))
@@ -180,7 +182,7 @@ func TestSPIFFECARemoved(t *testing.T) {
 			return nil, err
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		try(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+		try(t, c.SetDeadline(time.Now().Add(certstest.HangGuard)))
 		if _, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err == nil {
 			_, err = c.Read(make([]byte, 1))
 		}
@@ -203,12 +205,14 @@ func TestSPIFFECARemoved(t *testing.T) {
 	if _, err := dial(); err == nil {
 		t.Errorf("a peer of %s resumed its session", was.Cert.Subject)
 	}
-	p.log.Wait(t, `"reason":"peer_untrusted"`, 5*time.Second)
+	p.log.Wait(t, `"reason":"peer_untrusted"`)
 }
 
 // ROT-12, ROT-18: short-lived SVIDs renewed under load, an agent that is away
 // for longer than a renewal takes, and a new CA: no request fails.
 func TestSPIFFERotationUnderLoad(t *testing.T) {
+	t.Parallel()
+	const short = time.Minute
 	d := newDomains(t)
 	p := start(t, hello(t), nil, d.environ("SIDEGATE_ALLOW=any-peer,"+partnerID, "SIDEGATE_ACCESS_LOG=off")...)
 	client, next := d.ours.Client(t, "x", oursID), certstest.NewCA(t, "next")
@@ -219,23 +223,23 @@ func TestSPIFFERotationUnderLoad(t *testing.T) {
 		loads = append(loads, startLoadAs(p, conf))
 	}
 	for range 4 {
-		d.waitPresented(p, client, d.renew(30*time.Second))
+		d.waitPresented(p, client, d.renew(short))
 	}
-	last := d.renew(30 * time.Second)
+	last := d.renew(short)
 	d.waitPresented(p, client, last)
 	d.Stop()
-	p.log.Wait(t, "reload refused, last good stays in service", 10*time.Second)
-	time.Sleep(3 * time.Second) // it stays away for long: this is the situation, not a wait
+	p.log.Wait(t, "reload refused, last good stays in service")
+	time.Sleep(2 * time.Second) // it stays away for long: this is the situation, not a wait
 	d.waitPresented(p, client, last)
 	if why := p.unready(); why != "" { // OPS-10: last good in service is ready
 		t.Errorf("not ready: %s", why)
 	}
-	again := d.renew(30 * time.Second)
+	again := d.renew(short)
 	d.Start()
 	d.waitPresented(p, client, again)
-	p.log.Wait(t, "reload works again", time.Second)
+	p.log.Wait(t, "reload works again")
 
-	rotated := workloadtest.Issue(t, next, webID, 30*time.Second, nil)
+	rotated := workloadtest.Issue(t, next, webID, short, nil)
 	rotated.Bundle = []*certstest.CA{d.ours, next}
 	d.Set(workloadtest.Update{SVIDs: []workloadtest.SVID{rotated}, Federated: map[string][]*certstest.CA{"theirs.example": {d.theirs}}})
 	d.ours = next
@@ -252,17 +256,14 @@ func TestSPIFFERotationUnderLoad(t *testing.T) {
 // OPS-10: the agent stays away until the SVID has ended. Then nobody is sent
 // here, nobody gets through, the log says why; and all is well when it is back.
 func TestSPIFFEOutage(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	p := start(t, hello(t), nil, d.environ("SIDEGATE_ALLOW=any-peer")...)
 	client := d.ours.Client(t, "x", oursID)
-	short := d.renew(3 * time.Second)
+	short := d.renew(6 * time.Second)
 	d.waitPresented(p, client, short)
 	d.Stop()
-	for deadline := time.Now().Add(10 * time.Second); p.unready() == ""; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("still ready\n%s", p.log)
-		}
-	}
+	certstest.Until(t, "it is not ready any more", func() bool { return p.unready() != "" })
 	if time.Now().Before(short.Pair.Leaf.NotAfter) {
 		t.Error("not ready before the SVID has ended")
 	}
@@ -272,9 +273,9 @@ func TestSPIFFEOutage(t *testing.T) {
 	if got := d.get(p, client, "/"); got != 0 {
 		t.Errorf("got %d with an SVID that has ended", got)
 	}
-	p.log.Wait(t, `"reason":"certificate_expired","err":"our own certificate `+webID+` ended`, 5*time.Second)
-	p.log.Wait(t, `"msg":"certificate expired"`, 35*time.Second)
-	p.log.Wait(t, "the socket is missing", time.Second)
+	p.log.Wait(t, `"reason":"certificate_expired","err":"our own certificate `+webID+` ended`)
+	p.log.Wait(t, `"msg":"certificate expired"`)
+	p.log.Wait(t, "the socket is missing")
 	if !strings.Contains(p.metrics(), `sidegate_last_reload_successful{what="issued-certificates"} 0`) {
 		t.Error("the metric does not tell")
 	}
@@ -293,18 +294,19 @@ func TestSPIFFEOutage(t *testing.T) {
 // LIB-09: an agent that answers InvalidArgument, and garbage after that, does
 // not end the program's watch.
 func TestSPIFFEMalformedUpdate(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	p := start(t, hello(t), nil, d.environ("SIDEGATE_ALLOW=any-peer")...)
 	client := d.ours.Client(t, "x", oursID)
 	d.waitPresented(p, client, d.renew(time.Hour))
 	d.Fail(workloadtest.ErrInvalid)
-	p.log.Wait(t, "answers InvalidArgument", 10*time.Second)
+	p.log.Wait(t, "answers InvalidArgument")
 	last := d.renew(time.Hour)
 	d.waitPresented(p, client, last)
 	bad := workloadtest.Update{SVIDs: []workloadtest.SVID{workloadtest.Issue(t, d.ours, webID, time.Hour, nil)}}.Response(t)
 	bad.Svids[0].X509SvidKey = []byte("a-secret-of-somebody")
 	d.Push(bad)
-	p.log.Wait(t, "sent what can't be used", 10*time.Second)
+	p.log.Wait(t, "sent what can't be used")
 	d.waitPresented(p, client, last)
 	d.waitPresented(p, client, d.renew(time.Hour))
 	if p.log.Count("a-secret-of") > 0 {
@@ -315,6 +317,7 @@ func TestSPIFFEMalformedUpdate(t *testing.T) {
 // One gate with its certificate from the agent, one from files; and certificates
 // from files with the agent's bundles.
 func TestSPIFFEBesideFiles(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	web := certstest.NewCA(t, "web")
 	secret := folder(t, certstest.Secret(web.Server(t, "localhost"), nil))
@@ -349,6 +352,7 @@ func TestSPIFFEBesideFiles(t *testing.T) {
 
 // LIB-10: of two SVIDs the one that is named; none that fits is no start.
 func TestSPIFFEChoice(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	first, second := workloadtest.Issue(t, d.ours, webID, time.Hour, nil), workloadtest.Issue(t, d.ours, webID+"-internal", time.Hour, nil)
 	first.Hint, second.Hint = "public", "internal"
@@ -376,6 +380,7 @@ func (d *domains) command(t *testing.T, name string, more ...string) (code int, 
 // LIB-08: no agent at the start is an end at the deadline, that says where it
 // was looked for and what may be wrong.
 func TestSPIFFENoAgent(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	d.Stop()
 	more := []string{"SIDEGATE_ALLOW=any-peer", "SIDEGATE_START_TIMEOUT=1s"}
@@ -388,10 +393,9 @@ func TestSPIFFENoAgent(t *testing.T) {
 		"a hint, too": {[]string{"SIDEGATE_SPIFFE_SVID=a"}, []string{"SPIFFE_ENDPOINT_SOCKET: connect to "}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			began := time.Now()
 			code, _, stderr := d.command(t, "serve", slices.Concat(more, c.more)...)
-			if code == exitDone || time.Since(began) > 10*time.Second {
-				t.Errorf("ended with %d after %s", code, time.Since(began))
+			if code == exitDone {
+				t.Errorf("ended with %d", code)
 			}
 			for _, want := range c.want {
 				if !strings.Contains(stderr, want) {
@@ -404,6 +408,7 @@ func TestSPIFFENoAgent(t *testing.T) {
 
 // What check and status say of a gate of the Workload API.
 func TestSPIFFEStatus(t *testing.T) {
+	t.Parallel()
 	d := newDomains(t)
 	nameless := func(c *x509.Certificate) { // as SPIRE makes its CAs
 		c.Subject.CommonName, c.Subject.Organization = "", []string{"SPIFFE"}
@@ -426,7 +431,7 @@ func TestSPIFFEStatus(t *testing.T) {
 	}
 	p := start(t, hello(t), nil, d.environ(allow)...)
 	d.Stop()
-	p.log.Wait(t, "last good stays", 10*time.Second)
+	p.log.Wait(t, "last good stays")
 	_, stdout, _ = d.command(t, "status", "SIDEGATE_ADMIN="+p.admin)
 	want := fmt.Sprintf("last good stays: connect to %s: no such file or directory; the socket is missing", d.Socket)
 	if !strings.Contains(stdout, want) || !strings.Contains(stdout, "server "+webID) {
