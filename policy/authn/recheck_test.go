@@ -1,0 +1,74 @@
+package authn
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"sidegate/policy"
+)
+
+// What becomes of a user who was proven once, when the file changes.
+func TestRecheck(t *testing.T) {
+	hash, other := bcryptOf(t, "x", 4), bcryptOf(t, "x", 4)
+	w := newWorld(t, "u:"+hash)
+	w.load(t)
+	login, err := w.Authenticate(t.Context(), basic("u", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, file, want string }{
+		{"nothing changed", "u:" + hash + "\nv:" + hash, ""},
+		{"the hash changed", "u:" + other, "prove again"},
+		{"somebody else has the hash", "v:" + hash, "bad_credentials"}, // u is gone: to prove anything again is of no use
+		{"the user is back", "u:" + hash, ""},
+	} {
+		w.set(map[string][]byte{"htpasswd": []byte(c.file)}, nil)
+		w.load(t)
+		got := ""
+		var refusal *policy.Refusal
+		switch err := w.Recheck(t.Context(), login.User); {
+		case errors.Is(err, policy.ErrProveAgain):
+			got = "prove again"
+		case errors.As(err, &refusal):
+			got = string(refusal.Reason)
+		case err != nil:
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// Two networks that try the same credential have a flight each: what the
+// limiter holds against one is no answer for the other.
+func TestFlightsOfNetworks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
+		w.load(t)
+		for range cap(w.hashing) { // nobody hashes yet
+			w.hashing <- struct{}{}
+		}
+		networks := []string{"192.0.2.1", "198.51.100.1"}
+		results := make(chan string)
+		for _, address := range networks {
+			r := basic("u", "wrong")
+			r.Client = netip.MustParseAddr(address)
+			go func() { results <- w.verdict(t, r) }()
+		}
+		synctest.Wait()
+		for range cap(w.hashing) {
+			<-w.hashing
+		}
+		for range networks {
+			if got := <-results; got != "bad_credentials" {
+				t.Errorf("got %s", got)
+			}
+		}
+		if n := w.hashes.Load(); n != int64(len(networks)) {
+			t.Errorf("%d hashes for %d networks", n, len(networks))
+		}
+	})
+}
