@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -40,7 +39,7 @@ type pebble struct {
 // newPebble prepares a server that looks for proofs at the gate's port.
 func newPebble(t *testing.T, gate string, settings map[string]any) *pebble {
 	t.Helper()
-	s := &pebble{t: t, ca: certstest.NewCA(t, "api"), dir: t.TempDir(), log: &certstest.Log{}, addr: freeAddr(t), manage: freeAddr(t), dns: freeUDP(t)}
+	s := &pebble{t: t, ca: certstest.NewCA(t, "api"), dir: t.TempDir(), log: &certstest.Log{}, addr: freeAddr(t), manage: freeAddr(t), dns: freeAddr(t)}
 	pair := s.ca.Server(t, "127.0.0.1")
 	_, port, _ := strings.Cut(gate, ":")
 	tlsPort, err := strconv.Atoi(port)
@@ -61,16 +60,14 @@ func newPebble(t *testing.T, gate string, settings map[string]any) *pebble {
 	dns.Stdout, dns.Stderr = s.log, s.log
 	try(t, dns.Start())
 	t.Cleanup(func() { _ = dns.Process.Kill(); _ = dns.Wait() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the ACME and DNS servers:\n%s", s.log)
+		}
+	})
+	certstest.Until(t, "the DNS server answers", func() bool { return listens(s.dns) })
 	t.Cleanup(s.stop)
 	return s
-}
-
-func freeUDP(t *testing.T) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	try(t, err)
-	defer c.Close()
-	return c.LocalAddr().String()
 }
 
 // run starts the server. Its memory is empty each time: it knows no account,

@@ -124,13 +124,16 @@ func launch(t *testing.T, gate, upstream string, wrap []string, environ ...strin
 
 func (p *instance) untilReady() {
 	p.t.Helper()
-	for {
+	for guard := time.Now().Add(certstest.HangGuard); ; {
 		res, err := http.Get("http://" + p.admin + "/readyz")
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
 				return
 			}
+		}
+		if time.Now().After(guard) {
+			p.t.Fatalf("it is not ready\n%s", p.log)
 		}
 		select {
 		case err := <-p.ended:
