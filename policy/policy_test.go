@@ -165,6 +165,12 @@ func decide(t testing.TB, principal string, id policy.Identity) bool {
 	return p.Decide(t.Context(), &policy.Request{Gate: "main"}, id).Allow
 }
 
+// federated is a peer of another trust domain than the gate's.
+func federated(p *policy.Peer) *policy.Peer {
+	p.Federated = true
+	return p
+}
+
 func TestPeerPrincipals(t *testing.T) {
 	spiffe := func(path string) *policy.Peer { return peer(t, "", nil, "spiffe://td.example"+path) }
 	cases := []struct {
@@ -210,6 +216,8 @@ func TestPeerPrincipals(t *testing.T) {
 		{"uri", "uri:https://x.example/a", peer(t, "", nil, "https://x.example/a"), true},
 		{"any-peer", "any-peer", peer(t, "x", nil), true},
 		{"any-peer and none", "any-peer", nil, false},
+		{"SPI-08 any-peer and another domain's", "any-peer", federated(peer(t, "", nil, "spiffe://td.example/a")), false},
+		{"SPI-08 another domain's that is named", "spiffe://td.example/a", federated(peer(t, "", nil, "spiffe://td.example/a")), true},
 		{"authenticated is a user", "authenticated", peer(t, "x", nil), false},
 		{"anyone", "anyone", nil, true},
 	}

@@ -72,3 +72,17 @@ func TestFlightsOfNetworks(t *testing.T) {
 		}
 	})
 }
+
+// LIB-17: bcrypt repeats a password with a NUL behind it, so that x and x\0x are
+// one to it. No request gets so far; what guards the comparison holds by itself.
+func TestNoPasswordEndsInTheMiddle(t *testing.T) {
+	h, err := parseHash(bcryptOf(t, "x", 4), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for password, want := range map[string]bool{"x": true, "x\x00x": false, "x\x00": false, "x\x00y": false} {
+		if got := h.matches([]byte(password)); got != want {
+			t.Errorf("%q: got %t, want %t", password, got, want)
+		}
+	}
+}
