@@ -199,7 +199,7 @@ func TestForgedAnswerInEachPart(t *testing.T) {
 	if got := string(all); strings.Contains(got, "root") || strings.Contains(got, "X-Ms-Client-Principal") || !strings.Contains(got, "103 Early Hints\r\n") || !strings.Contains(got, "Link: </a>") {
 		t.Errorf("over the wire: %s", got)
 	}
-	w.log.Wait(t, `"status":200`, 5*time.Second)
+	w.log.Wait(t, `"status":200`)
 }
 
 func trusting(nets ...string) func(*tlsproxy.Gate) {

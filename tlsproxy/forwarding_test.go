@@ -59,7 +59,7 @@ rules:
 		if status(got) != c.want {
 			t.Errorf("%s with %q: status %s, want %s", c.path, c.fields, status(got), c.want)
 		}
-		w.log.Wait(t, `"request_id":"`+id+`"`, 5*time.Second)
+		w.log.Wait(t, `"request_id":"`+id+`"`)
 		if line := lineWith(w.log.String(), `"request_id":"`+id+`"`); !strings.Contains(line, `"client":"`+c.client+`"`) && (c.client != "" || strings.Contains(line, `"client"`)) {
 			t.Errorf("%q: want client %q in %s", c.fields, c.client, line)
 		}

@@ -102,8 +102,8 @@ func (w *world) loops(res *http.Response) {
 	if res.StatusCode != http.StatusLoopDetected {
 		w.t.Errorf("status %d, want 508", res.StatusCode)
 	}
-	w.log.Wait(w.t, `"status":508`, 10*time.Second)
-	w.log.Wait(w.t, `"reason":"loop"`, 10*time.Second)
+	w.log.Wait(w.t, `"status":508`)
+	w.log.Wait(w.t, `"reason":"loop"`)
 	w.counted(`sidegate_decisions_total{decision="deny",gate="main",reason="loop"} 1`)
 }
 

@@ -104,24 +104,6 @@ func TestTrustChangesInAHandshake(t *testing.T) {
 	w.counted(`sidegate_connections_ended_total{gate="main",reason="peer_revoked"} 1`)
 }
 
-// SPI-08: a peer that was decided about as one of ours and is another trust
-// domain's by now, its certificate being as good as before, is not left alone.
-func TestFederationChanges(t *testing.T) {
-	w := newWorld(t, upstream(streamer(t)), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
-	refused, kept := w.holdIdle(good(w), "http/1.1"), w.ca.Client(t, "b")
-	other := w.holdIdle(&kept, "http/1.1")
-	content := certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca)
-	content["bundle.td.example.pem"] = w.ca.PEM() // a bundle of its own, and it is not the gate's domain
-	w.update(content)
-	w.untilEnded(refused)
-	w.counted(`sidegate_connections_ended_total{gate="main",reason="peer_untrusted"} 1`)
-	select {
-	case err := <-other.ended:
-		t.Errorf("a peer without a SPIFFE ID ended too: %v", err)
-	default:
-	}
-}
-
 // TLS-01, TLS-20: nothing was loaded since, so the ticket is good, and by now
 // the CRL is overdue.
 func TestResumptionIsVerified(t *testing.T) {

@@ -72,7 +72,7 @@ func TestFirstEndOfTheChain(t *testing.T) {
 	if time.Now().Before(end) {
 		t.Error("it ended before its time")
 	}
-	w.log.Wait(t, `"reason":"peer_expired"`, time.Second)
+	w.log.Wait(t, `"reason":"peer_expired"`)
 	for _, h := range kept {
 		mustGoOn(t, h)
 	}
@@ -96,7 +96,7 @@ func TestFirstEndAfterChange(t *testing.T) {
 	content["ca.crt"] = certstest.Join(next.PEM(), crossed.PEM())
 	w.update(content)
 	mustEnd(t, h)
-	w.log.Wait(t, `"reason":"peer_expired"`, time.Second)
+	w.log.Wait(t, `"reason":"peer_expired"`)
 }
 
 // TLS-01, TLS-20, TLS-31: who resumes a session is verified as in a full
@@ -128,7 +128,7 @@ func TestResumptionWithinOneGeneration(t *testing.T) {
 				if _, err := w.roundTrip(client); err == nil {
 					t.Error("the session was resumed")
 				}
-				w.log.Wait(t, `"reason":"`+c.reason+`"`, 5*time.Second)
+				w.log.Wait(t, `"reason":"`+c.reason+`"`)
 				if w.store.Generation() != before {
 					t.Error("something was loaded meanwhile")
 				}
@@ -164,7 +164,7 @@ func TestFederationChanges(t *testing.T) {
 			for _, h := range refused {
 				mustEnd(t, h)
 			}
-			w.log.Wait(t, `"reason":"peer_untrusted"`, time.Second)
+			w.log.Wait(t, `"reason":"peer_untrusted"`)
 			mustGoOn(t, kept)
 			if _, err := w.roundTrip(w.config(&peer)); err != nil {
 				t.Errorf("it may come again: %v", err)
