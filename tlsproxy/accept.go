@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,7 @@ type gate struct {
 	stripper *stripper
 	forward  *forwarder
 	tls      *tls.Config // nil at a plaintext gate
-	server   *http.Server
+	servers  *servers
 	listener net.Listener
 	live     live
 	roots    roots
@@ -51,80 +50,17 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 		}
 	}
 	g.forward = newForwarder(g)
-	g.server = newServer(g)
+	g.servers = newServers(g)
 	return g
-}
-
-// newServer makes the net/http engine of a gate. It gets connections whose
-// handshake is done.
-func newServer(g *gate) *http.Server {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(!g.OnlyHTTP1)
-	protocols.SetUnencryptedHTTP2(g.Plaintext && !g.OnlyHTTP1)
-	return &http.Server{
-		Handler:                      http.HandlerFunc(g.serve),
-		ReadHeaderTimeout:            g.budget.Header,
-		IdleTimeout:                  g.budget.Idle,
-		MaxHeaderBytes:               g.budget.HeaderBytes,
-		Protocols:                    &protocols,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: g.budget.StreamsPerConn},
-		DisableGeneralOptionsHandler: true, // OPTIONS * is decided like any request
-		ErrorLog:                     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, below(c))
-		},
-	}
-}
-
-type connKey struct{}
-
-// below returns our connection under TLS.
-func below(c net.Conn) *conn {
-	if over, ok := c.(*tls.Conn); ok {
-		c = over.NetConn()
-	}
-	return c.(*conn)
-}
-
-// handover is the listener from which http.Server takes finished connections.
-type handover struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-	addr  net.Addr
-}
-
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.done) })
-	return nil
-}
-
-func (h *handover) Addr() net.Addr { return h.addr }
-
-// give hands a connection on, or closes it when nobody takes any more.
-func (h *handover) give(c net.Conn) {
-	select {
-	case h.conns <- c:
-	case <-h.done:
-		_ = c.Close()
-	}
 }
 
 // run serves until ctx ends and then drains.
 func (g *gate) run(ctx context.Context, drain time.Duration) error {
-	next := &handover{conns: make(chan net.Conn), done: make(chan struct{}), addr: g.listener.Addr()}
-	served := make(chan error, 1)
-	go func() { served <- g.server.Serve(next) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		g.servers.serve()
+	}()
 	stop := context.AfterFunc(ctx, func() { _ = g.listener.Close() })
 	defer stop()
 	if g.Plaintext {
@@ -139,7 +75,7 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	}
 	defer enforcing.Wait()
 	defer drained()
-	err := g.accept(ctx, next)
+	err := g.accept(ctx)
 	g.drain(drain)
 	<-served
 	if ctx.Err() != nil {
@@ -153,7 +89,7 @@ func (g *gate) drain(timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	g.pending.Wait() // bounded by the handshake timeout
-	err := g.server.Shutdown(ctx)
+	err := g.servers.shutdown(ctx)
 	upgraded := g.live.waitUpgraded(ctx)
 	if err != nil || len(upgraded) > 0 {
 		g.cut(upgraded)
@@ -179,18 +115,18 @@ func (g *gate) cut(upgraded []*conn) {
 		closing.Go(c.shut)
 	}
 	closing.Wait()
-	_ = g.server.Close() // what it could not close has gone already
+	g.servers.close()
 }
 
 // accept takes connections until the listener is closed. Errors such as a
 // lack of file descriptors pass, so they are waited out.
-func (g *gate) accept(ctx context.Context, next *handover) error {
+func (g *gate) accept(ctx context.Context) error {
 	var pause time.Duration
 	for {
 		c, err := g.listener.Accept()
 		if err == nil {
 			pause = 0
-			g.admit(c, next)
+			g.admit(c)
 			continue
 		}
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -206,8 +142,17 @@ func (g *gate) accept(ctx context.Context, next *handover) error {
 	}
 }
 
+// give hands a connection whose handshake is done to the engine of its protocol.
+func (g *gate) give(c *tls.Conn, under *conn) {
+	if c.ConnectionState().NegotiatedProtocol == protocolHTTP2 {
+		g.servers.http2.next.give(c) // bare: net/http speaks HTTP/2 on a *tls.Conn alone
+		return
+	}
+	g.servers.http1.next.give(newHTTP1Conn(c, under, g))
+}
+
 // admit applies the limits and starts the handshake.
-func (g *gate) admit(c net.Conn, next *handover) {
+func (g *gate) admit(c net.Conn) {
 	if !g.budget.connections.take() {
 		_ = c.Close()
 		g.shed(c.RemoteAddr().String(), "connections")
@@ -216,7 +161,7 @@ func (g *gate) admit(c net.Conn, next *handover) {
 	under := g.newConn(c)
 	if g.Plaintext {
 		g.live.add(under)
-		g.pending.Go(func() { next.give(under) })
+		g.pending.Go(func() { g.servers.http1.next.give(newHTTP1Conn(under, under, g)) })
 		return
 	}
 	place, oldest := g.budget.handshakes.enter(under)
@@ -226,7 +171,7 @@ func (g *gate) admit(c net.Conn, next *handover) {
 	}
 	g.pending.Go(func() {
 		if done, ok := g.handshake(under, place); ok {
-			next.give(done)
+			g.give(done, under)
 		}
 	})
 }

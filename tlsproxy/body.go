@@ -11,13 +11,16 @@ import (
 )
 
 // requestBody passes the client's body on, bounded in size and in the time it
-// may stand still, remembers why reading it failed, and hands its trailers over.
+// may stand still before the answer begins, remembers why reading it failed,
+// and hands its trailers over.
 type requestBody struct {
 	io.ReadCloser
-	in   *http.Request
-	out  http.Header // trailers to send: the announced names, values pending
-	conn *http.ResponseController
-	idle time.Duration
+	in     *http.Request
+	out    http.Header // trailers to send: the announced names, values pending
+	conn   *http.ResponseController
+	answer *recorder
+	client watchdog
+	idle   time.Duration
 
 	mu     sync.Mutex
 	closed bool // nothing may touch the connection any more
@@ -28,8 +31,11 @@ type requestBody struct {
 
 func newRequestBody(x *exchange) *requestBody {
 	b := &requestBody{
-		ReadCloser: x.in.Body, in: x.in, idle: x.gate.budget.BodyIdle,
-		conn: http.NewResponseController(x.answer.ResponseWriter),
+		ReadCloser: x.in.Body, in: x.in, answer: &x.answer,
+		conn: http.NewResponseController(x.answer.ResponseWriter), idle: x.gate.budget.BodyIdle,
+	}
+	if !isGRPC(x.in.Header) { // whose clients may listen for ever
+		b.client.limit, b.client.bite = b.idle, b.interrupt
 	}
 	if x.gate.MaxBody > 0 {
 		b.ReadCloser = http.MaxBytesReader(x.answer.ResponseWriter, x.in.Body, x.gate.MaxBody)
@@ -37,48 +43,60 @@ func newRequestBody(x *exchange) *requestBody {
 	return b
 }
 
-// Read sets the deadline anew each time: a body that moves may take for ever.
-// After the end there is none, because net/http watches the connection while
-// the application answers, and would take a deadline for the client's going.
+// Read waits for the client as long as the limit. A body that moves may take
+// for ever, and so may one that stands still once the answer has begun.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if !b.deadline(time.Now().Add(b.idle)) {
+	if b.over() {
 		return 0, http.ErrBodyReadAfterClose
 	}
+	b.client.start()
 	n, err := b.ReadCloser.Read(p)
+	b.client.stop()
+	b.answer.silence.touch()
 	if err != nil {
 		b.end(err)
 	}
 	return n, err
 }
 
-// release is called before the handler returns. The transport may read on after
-// that, where the application answered early: ReverseProxy keeps it from new
-// reads alone, and does not close us. To touch what the handler had then is a
-// race with another request, or the end of the process (HTTP/2).
-func (b *requestBody) release() {
+func (b *requestBody) over() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	return b.closed
 }
 
-// deadline reports whether the body may still be read.
-func (b *requestBody) deadline(t time.Time) bool {
+// interrupt makes the read that waits fail, unless the answer has begun.
+func (b *requestBody) interrupt() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.ended || b.answer.begun.Load() {
+		return false
+	}
+	return b.conn.SetReadDeadline(time.Unix(1, 0)) == nil
+}
+
+// Close ends the reading, by the transport and once more before the handler
+// returns. The transport may read on after that, where the application answered
+// early: to touch what the handler had then is a race with another request, or
+// the end of the process (HTTP/2). What is left of the body, net/http reads and
+// drops when the answer is out: to wait for that here would hold the answer up.
+func (b *requestBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return false
+		return nil
 	}
-	if !b.ended {
-		_ = b.conn.SetReadDeadline(t) // one that has gone can't be given a deadline
+	b.closed = true
+	if b.ended {
+		return nil
 	}
-	return true
+	return b.conn.SetReadDeadline(time.Now().Add(b.idle))
 }
 
 func (b *requestBody) end(err error) {
 	var large *http.MaxBytesError
 	switch {
 	case err == io.EOF:
-		b.deadline(time.Time{})
 		b.mu.Lock()
 		b.ended = true
 		b.mu.Unlock()

@@ -15,8 +15,9 @@ import (
 func TestBodyIsReadAfterTheHandler(t *testing.T) {
 	var body *requestBody
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body = &requestBody{ReadCloser: r.Body, in: r, conn: http.NewResponseController(w), idle: time.Minute}
-		x := &exchange{gate: &gate{Gate: &Gate{AccessLog: AccessLogOff}, metrics: noMetrics{}}, conn: &conn{}, in: r, body: body, answer: recorder{ResponseWriter: w}}
+		body = &requestBody{ReadCloser: r.Body, in: r, conn: http.NewResponseController(w)}
+		g := &gate{Gate: &Gate{AccessLog: AccessLogOff}, metrics: noMetrics{}, budget: newBudget(Limits{})}
+		x := &exchange{gate: g, conn: &conn{}, in: r, body: body, answer: recorder{ResponseWriter: w}}
 		x.finish()
 	}))
 	s.EnableHTTP2 = true

@@ -140,3 +140,69 @@ func TestMaxBody(t *testing.T) {
 		}
 	}
 }
+
+// OPS-19: an application may be silent as long as it likes once its answer has
+// begun, and so may either side of gRPC and a client whose answer has begun.
+func TestSilentStreamsLive(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	quiet := make(chan struct{})
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.EnableFullDuplex()
+		if r.URL.Path == "/long" {
+			_, _ = w.Write(make([]byte, 100<<10)) // more than a client takes without saying so
+		} else {
+			fmt.Fprint(w, "begun")
+		}
+		_ = rc.Flush()
+		<-quiet
+		fmt.Fprint(w, "end")
+	}))
+	t.Cleanup(app.Close)
+	w := newWorldIn(t, tlsproxy.Limits{BodyIdle: limit}, upstream(app.URL), allow("anyone"))
+	var answers []*http.Response
+	for _, proto := range []string{"http/1.1", "h2"} {
+		for _, path := range []string{"/short", "/long"} {
+			answers = append(answers, w.do(w.client(w.config(nil), proto), w.request("GET", path, nil)))
+		}
+		body, feed := io.Pipe() // it stands still all the time
+		t.Cleanup(func() { _ = feed.Close() })
+		answers = append(answers, w.do(w.client(w.config(nil), proto), w.request("POST", "/upload", body)))
+	}
+	time.Sleep(3 * limit) // the silence
+	close(quiet)
+	for _, res := range answers {
+		if got := text(t, res); !strings.HasSuffix(got, "end") {
+			t.Errorf("%s %s: the answer ends %q, want it whole", res.Proto, res.Request.URL.Path, got[max(0, len(got)-10):])
+		}
+	}
+}
+
+// OPS-19: a gate may set a limit for silence, which says why it cut.
+func TestStreamIdle(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		for i := 0; i < 8 || r.URL.Path == "/silent"; i++ {
+			fmt.Fprint(w, ".")
+			_ = rc.Flush()
+			if r.URL.Path == "/silent" {
+				<-r.Context().Done()
+				return
+			}
+			time.Sleep(100 * time.Millisecond) // longer than the limit in all
+		}
+	}))
+	t.Cleanup(app.Close)
+	w := newWorld(t, upstream(app.URL), allow("anyone"), func(g *tlsproxy.Gate) { g.StreamIdle = 400 * time.Millisecond })
+	for _, proto := range []string{"http/1.1", "h2"} {
+		if got := text(t, w.do(w.client(w.config(nil), proto), w.request("GET", "/moving", nil))); got != "........" {
+			t.Errorf("%s: a moving stream got %q", proto, got)
+		}
+		res := w.do(w.client(w.config(nil), proto), w.request("GET", "/silent", nil))
+		if _, err := io.ReadAll(res.Body); err == nil {
+			t.Errorf("%s: a silent stream ended as if it was whole", proto)
+		}
+		w.log.Wait(t, `"path":"/silent","proto":"`+res.Proto+`"`)
+		w.log.Wait(t, `"reason":"stream_idle"`)
+	}
+}

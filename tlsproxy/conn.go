@@ -37,6 +37,7 @@ type conn struct {
 	shed      atomic.Bool                  // it gave way to another handshake
 	writeIdle time.Duration                // how long a write may wait for the client
 	writeEnd  atomic.Int64                 // unix nanoseconds: the write deadline that is set
+	parsing   atomic.Bool                  // HTTP/1.1: no exchange is open, the next request is read
 	upgraded  atomic.Bool                  // it is being handed over to another protocol
 	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
 	active    atomic.Int64                 // requests in flight

@@ -349,6 +349,15 @@ func (x *exchange) end(reason policy.Reason, grace time.Duration) {
 	time.AfterFunc(grace, x.cut)
 }
 
+// silent ends a request by which nothing has moved for the gate's StreamIdle.
+func (x *exchange) silent() {
+	x.conn.mu.Lock()
+	defer x.conn.mu.Unlock()
+	if x.entered && x.ended == "" {
+		x.end(streamIdle, 0)
+	}
+}
+
 // cut is the end of a request that did not end by itself.
 func (x *exchange) cut() {
 	c := x.conn

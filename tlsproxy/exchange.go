@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"sidegate/policy"
@@ -54,9 +53,11 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{gate: g, in: r, started: time.Now()}
 	x.conn = r.Context().Value(connKey{}).(*conn)
 	x.answer = recorder{ResponseWriter: w, gate: g, conn: x.conn, leaving: g.leaving, strictTransport: g.strictTransport}
-	if r.ProtoMajor >= 2 {
-		x.answer.streamIdle = g.budget.BodyIdle
+	x.answer.watch(r, g.budget.BodyIdle)
+	if g.StreamIdle > 0 {
+		x.answer.silence = newSilence(g.StreamIdle, x.silent)
 	}
+	x.conn.parsing.Store(false)
 	x.conn.active.Add(1)
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
@@ -135,6 +136,9 @@ func (x *exchange) canonicalise() *denial {
 		Target:     r.RequestURI,
 		Preflight:  policy.IsPreflight(r.Method, r.Header),
 		Header:     r.Header,
+	}
+	if (r.ProtoMajor >= 2 || x.gate.Plaintext) && headSize(r) > x.gate.budget.HeaderBytes+headSlack {
+		return &denial{status: http.StatusRequestHeaderFieldsTooLarge, reason: headTooLarge}
 	}
 	if r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && r.Header["Host"][0] != r.Host {
 		return badRequest(policy.BadRequest) // RFC 9113 8.3.1: :authority and host disagree
@@ -243,77 +247,15 @@ func (x *exchange) via() string {
 // how net/http is told to abort an answer.
 func (x *exchange) finish() {
 	if x.body != nil {
-		x.body.release()
+		_ = x.body.Close() // a client that has gone can be given no deadline
 	}
+	x.answer.finish()
 	x.leave()
+	if x.answer.stalled() && x.reason == "" {
+		x.reason = bodyStalled
+	}
 	x.conn.active.Add(-1)
 	took := time.Since(x.started)
 	x.gate.metrics.Request(x.answer.finalStatus(), x.via(), took)
 	x.logAccess(took)
 }
-
-// recorder is the ResponseWriter that remembers what was answered.
-type recorder struct {
-	http.ResponseWriter
-	gate     *gate
-	conn     *conn
-	protocol string // what the application switches to, with status 101
-	leaving  *atomic.Bool
-	// strictTransport is the gate's Strict-Transport-Security; nil: none.
-	strictTransport []string
-	// streamIdle is how long a write of HTTP/2 may wait for the client to open
-	// its window; 0 for HTTP/1.1, where conn.Write sees to it.
-	streamIdle time.Duration
-	status     int
-	denied     int // the HTTP status that a gRPC refusal stands for; 0: none
-	bytes      int64
-}
-
-// Unwrap lets http.ResponseController flush and hijack.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status < 200 || w.status == http.StatusSwitchingProtocols {
-		w.status = status
-	}
-	if status < 200 && status != http.StatusSwitchingProtocols {
-		w.gate.stripAnswer(w.Header()) // 103 has fields too
-	}
-	if status >= 200 && w.leaving.Load() {
-		w.Header().Set("Connection", "close") // of HTTP/2, net/http makes GOAWAY of it
-	}
-	if w.strictTransport != nil {
-		w.Header()["Strict-Transport-Security"] = w.strictTransport
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(p []byte) (int, error) {
-	if w.status < 200 {
-		w.status = http.StatusOK
-	}
-	if w.streamIdle > 0 && w.bytes+int64(len(p)) > h2Window {
-		// An error means that the stream has ended, which Write will say.
-		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.streamIdle))
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// h2Window is how much of an answer a client takes without saying so (RFC 9113
-// 6.9.2), and so before it could stall a write.
-const h2Window = 32 << 10
-
-// finalStatus is what the client saw; 499, as nginx logs it, when it saw none.
-func (w *recorder) finalStatus() int {
-	if w.denied != 0 {
-		return w.denied
-	}
-	if w.status == 0 || w.status < 200 && w.status != http.StatusSwitchingProtocols {
-		return statusClientGone
-	}
-	return w.status
-}
-
-const statusClientGone = 499

@@ -22,7 +22,8 @@ const (
 	clientGone      policy.Reason = "client_gone"      // 499
 	badBody         policy.Reason = "bad_body"         // 400: the client broke its own body off
 	bodyTooLarge    policy.Reason = "body_too_large"   // 413
-	bodyStalled     policy.Reason = "body_stalled"     // 408: it moved no byte for too long
+	bodyStalled     policy.Reason = "body_stalled"     // 408, or an answer that the client did not take: no byte moved for too long
+	streamIdle      policy.Reason = "stream_idle"      // no byte moved for the gate's stream_idle
 )
 
 // forwarder sends allowed requests to the application.
@@ -196,6 +197,9 @@ func (x *exchange) forward() {
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = newRequestBody(x)
 		r.Body = x.body
+	}
+	if isGRPC(x.in.Header) {
+		x.answer.silence.listen()
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
 	if x.upstream != nil && len(x.upstream.Trailer) > 0 {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"sidegate/policy"
 	"sidegate/tlsproxy"

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"sidegate/policy"
 )
@@ -133,6 +134,10 @@ type Gate struct {
 	Hosts []string
 	// MaxBody is how many bytes a request's body may have; more is 413. 0: any.
 	MaxBody int64
+	// StreamIdle ends a request by which no byte has moved for so long, either
+	// way, after its answer began; of gRPC and of upgraded connections, since it
+	// was forwarded. 0: such a stream may be silent for ever.
+	StreamIdle time.Duration
 	// Headers are the fields that tell the application who is calling.
 	Headers IdentityHeaders
 	// PassAuthorization forwards an Authorization field that proved the user.
@@ -205,12 +210,13 @@ func (g *Gate) protocols() []string {
 	if g.OnlyHTTP1 {
 		return []string{protocolHTTP1}
 	}
-	return []string{"h2", protocolHTTP1}
+	return []string{protocolHTTP2, protocolHTTP1}
 }
 
 // Protocols by ALPN.
 const (
 	protocolHTTP1     = "http/1.1"   // RFC 7301 6
+	protocolHTTP2     = "h2"         // RFC 9113 3.2
 	protocolChallenge = "acme-tls/1" // RFC 8737 6.2
 )
 

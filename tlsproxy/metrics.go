@@ -39,6 +39,9 @@ type GateMetrics interface {
 	// RequestEnded is called when a request in flight, or a connection that waits
 	// for its next one, is ended because it would be refused by now.
 	RequestEnded(reason policy.Reason)
+	// ProtocolError is called with what net/http calls an error of HTTP/2, such
+	// as frame_headers_zero_stream: a list that is closed.
+	ProtocolError(kind string)
 	// ForgedHeader is called when the application's answer carried an
 	// identity header, which was dropped.
 	ForgedHeader()

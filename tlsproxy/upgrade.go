@@ -23,6 +23,7 @@ type upgradedConn struct {
 	net.Conn
 	in        io.Reader // what was read together with the request, then Conn
 	webSocket bool
+	silence   *silence
 
 	mu     sync.Mutex // held while a write goes on
 	frames frames     // from the application to the client
@@ -40,7 +41,11 @@ func newUpgradedConn(c net.Conn, r *bufio.Reader, protocol string) *upgradedConn
 	return u
 }
 
-func (u *upgradedConn) Read(p []byte) (int, error) { return u.in.Read(p) }
+func (u *upgradedConn) Read(p []byte) (int, error) {
+	n, err := u.in.Read(p)
+	u.silence.touch()
+	return n, err
+}
 
 // CloseWrite passes on that the application has nothing more to say.
 func (u *upgradedConn) CloseWrite() error {
@@ -50,6 +55,7 @@ func (u *upgradedConn) CloseWrite() error {
 // Write sends what the application says. Once goodbye was called it is cut
 // behind the frame that is under way, and the Close frame follows.
 func (u *upgradedConn) Write(p []byte) (int, error) {
+	u.silence.touch()
 	if !u.webSocket {
 		return u.Conn.Write(p)
 	}
@@ -182,6 +188,8 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	u := newUpgradedConn(c, buffered.Reader, w.protocol)
+	u.silence = w.silence
+	w.silence.listen()
 	w.conn.stream.Store(u)
 	return u, buffered, nil
 }

@@ -73,7 +73,7 @@ type Config struct {
 	HandshakeTimeout Duration        `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" doc:"for a whole TLS handshake"`
 	HeaderTimeout    Duration        `env:"HEADER_TIMEOUT" envDefault:"10s" doc:"for a request's head"`
 	IdleTimeout      Duration        `env:"IDLE_TIMEOUT" envDefault:"2m" doc:"between two requests of a connection"`
-	BodyTimeout      Duration        `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for a body, either way, that moves no byte; one that moves may take for ever"`
+	BodyTimeout      Duration        `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for an upload that stands still before its answer begins (408; not of gRPC), and for a client that does not take what waits for it"`
 	UpstreamTimeout  Duration        `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
 	AccessLog        accessLog       `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
 	LogLevel         slog.Level      `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sidegate/policy"
 	"sidegate/tlsproxy"
@@ -30,6 +31,7 @@ type gateSpec struct {
 	clientCA          string
 	hosts             []string
 	maxBody           int64
+	streamIdle        Duration
 	headers           headerPreset
 	fields            []tlsproxy.IdentityField // beyond the preset
 	groupsSeparator   string
@@ -242,6 +244,7 @@ var gateOptions = map[string]func(s *gateSpec, value string) error{
 	"client_ca":          func(s *gateSpec, v string) error { s.clientCA = v; return nil },
 	"hosts":              (*gateSpec).setHosts,
 	"max_body":           (*gateSpec).setMaxBody,
+	"stream_idle":        func(s *gateSpec, v string) error { return s.streamIdle.UnmarshalText([]byte(v)) },
 	"headers":            func(s *gateSpec, v string) error { return s.headers.UnmarshalText([]byte(v)) },
 	"header":             (*gateSpec).addField,
 	"groups_separator":   (*gateSpec).setSeparator,
@@ -343,6 +346,7 @@ func (s *gateSpec) gate(certUser policy.CertUser) *tlsproxy.Gate {
 		CertUser:   certUser,
 		Hosts:      s.hosts,
 		MaxBody:    s.maxBody,
+		StreamIdle: time.Duration(s.streamIdle),
 		Headers: tlsproxy.IdentityHeaders{
 			Fields:          append(fields, s.fields...),
 			GroupsSeparator: s.groupsSeparator,

@@ -13,7 +13,7 @@ import (
 )
 
 // Metrics is what Prometheus reads. No label ever holds a user, a peer or a
-// path; one gate is at most 150 series.
+// path; one gate is at most 250 series.
 type Metrics struct {
 	Registry *prometheus.Registry
 
@@ -27,6 +27,7 @@ type Metrics struct {
 	forged      *prometheus.CounterVec
 
 	requestsEnded *prometheus.CounterVec
+	http2Errors   *prometheus.CounterVec
 }
 
 // buckets reach from a fast application on loopback to a slow report.
@@ -53,13 +54,15 @@ func NewMetrics(version string) *Metrics {
 			Help: "Live connections that the gate ended, and why: a peer that is no longer trusted, or a drain that could not wait."}, []string{"gate", "reason"}),
 		requestsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_requests_ended_total",
 			Help: "Requests in flight, and connections that waited for their next one, that the gate ended because they would be refused by now, and why."}, []string{"gate", "reason"}),
+		http2Errors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_http2_errors_total",
+			Help: "Streams and connections of HTTP/2 that ended because the client broke the protocol, and how."}, []string{"gate", "error"}),
 		forged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sidegate_forged_headers_total",
 			Help: "Answers of the application that carried an identity header, which was dropped."}, []string{"gate"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sidegate_build_info", Help: "Always 1; the labels tell the build.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	build.Set(1)
-	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.ended, m.requestsEnded, m.forged, build,
+	m.Registry.MustRegister(m.requests, m.decisions, m.duration, m.upstream, m.handshakes, m.connections, m.ended, m.requestsEnded, m.http2Errors, m.forged, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -72,6 +75,7 @@ func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 		handshakes:    m.handshakes.MustCurryWith(prometheus.Labels{"gate": name}),
 		ended:         m.ended.MustCurryWith(prometheus.Labels{"gate": name}),
 		requestsEnded: m.requestsEnded.MustCurryWith(prometheus.Labels{"gate": name}),
+		http2Errors:   m.http2Errors.MustCurryWith(prometheus.Labels{"gate": name}),
 		duration:      m.duration.WithLabelValues(name),
 		upstream:      m.upstream.WithLabelValues(name),
 		connections:   m.connections.WithLabelValues(name),
@@ -84,6 +88,7 @@ func (m *Metrics) Gate(name string) tlsproxy.GateMetrics {
 
 type gateMetrics struct {
 	requests, decisions, handshakes, ended, requestsEnded *prometheus.CounterVec
+	http2Errors                                           *prometheus.CounterVec
 	duration, upstream                                    prometheus.Observer
 	connections                                           prometheus.Gauge
 	allowed, handshakeOK, forged                          prometheus.Counter
@@ -125,6 +130,8 @@ func (g *gateMetrics) Ended(reason policy.Reason) { g.ended.WithLabelValues(stri
 func (g *gateMetrics) RequestEnded(reason policy.Reason) {
 	g.requestsEnded.WithLabelValues(string(reason)).Inc()
 }
+
+func (g *gateMetrics) ProtocolError(kind string) { g.http2Errors.WithLabelValues(kind).Inc() }
 
 func (g *gateMetrics) ForgedHeader() { g.forged.Inc() }
 

@@ -47,7 +47,7 @@ func ParseRelay(s string) (*Relay, error) {
 		return nil, errors.New("it begins with none of http://, https://, tcp:// and grpc://")
 	}
 	if u.User != nil {
-		return nil, errors.New("it has a user or password before the host; a field is sent by #header=Authorization:...")
+		return nil, errors.New("it has a user or password before the host; a field is sent by #header=Authorization:VALUE")
 	}
 	if !probable(u) {
 		return nil, errors.New("its host is not a loopback address or localhost with a port, such as 127.0.0.1:8080")
