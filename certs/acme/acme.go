@@ -77,7 +77,7 @@ const maxHosts = 100
 func (i *Issuer) Check() error {
 	errs := []error{checkDirectory(i.Directory)}
 	if a, err := mail.ParseAddress(i.Email); i.Email != "" && (err != nil || a.Address != i.Email) {
-		errs = append(errs, fmt.Errorf("%q is not an e-mail address", i.Email))
+		errs = append(errs, errors.New("the contact is not an e-mail address"))
 	}
 	if i.CA != "" {
 		_, err := i.roots()
@@ -115,7 +115,7 @@ func checkDirectory(directory string) error {
 	case u.User != nil:
 		return errors.New("the directory has a user or password in it, which would stand in the log; ACME knows none")
 	case u.Scheme != "https" || u.Hostname() == "":
-		return fmt.Errorf("%s is not an https:// URL; ACME is spoken over TLS alone (RFC 8555 6.1)", directory)
+		return errors.New("the directory is not an https:// URL; ACME is spoken over TLS alone (RFC 8555 6.1)")
 	}
 	return nil
 }
@@ -168,7 +168,7 @@ func (i *Issuer) Issue(ctx context.Context) (certs.Input, error) {
 	}
 	in, err := i.issue(ctx)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", i.Directory, err)
+		err = fmt.Errorf("%s: %w", i, err)
 		i.hush(err)
 	}
 	return in, err
@@ -232,5 +232,8 @@ func (i *Issuer) withdraw(name string) {
 	delete(i.proofs, name)
 }
 
-// String names the directory.
-func (i *Issuer) String() string { return i.Directory }
+// String names the directory, without a query, which may hold a token.
+func (i *Issuer) String() string {
+	bare, _, _ := strings.Cut(i.Directory, "?")
+	return bare
+}

@@ -216,7 +216,7 @@ func TestErrors(t *testing.T) {
 		{"an invalid order", "/status/1", page(`{"status": "invalid", "error": {"type": "urn:ietf:params:acme:error:unauthorized", "detail": "no"}}`), "/dir: wait for the order: unauthorized: no"},
 		{"an invalid order without a reason", "/status/1", page(`{"status": "invalid"}`), `/dir: wait for the order: the order is "invalid"`},
 		{"an account that is off", "/account", problem(403, "unauthorized", "the account is deactivated"), "/dir: register an account: unauthorized: the account is deactivated"},
-		{"binding wanted", "/dir", page(`{"newOrder": "https://x/", "newAccount": "URL/account", "newNonce": "URL/nonce", "meta": {"externalAccountRequired": true}}`), "/dir: the server wants an external account binding: mount kid and hmac, and set SIDEGATE_ACME_EAB"},
+		{"binding wanted", "/dir", page(`{"newOrder": "https://x/", "newAccount": "URL/account", "newNonce": "URL/nonce", "meta": {"externalAccountRequired": true}}`), "/dir: the server wants an external account binding: mount kid and hmac, and set SIDEGATE_ACME_EAB_FILE"},
 		{"plaintext", "/dir", page(`{"newOrder": "https://x/", "newAccount": "http://ca.example/a", "newNonce": "URL/nonce"}`), "/dir: register an account: the server's directory leads to http://, not https://"},
 		{"elsewhere", "/dir", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) }, `/dir: ask for the directory: status 302: <a href="/other">Found</a>.`},
 		{"too much", "/dir", page(`{"newOrder": "` + strings.Repeat("x", 2<<20)), "/dir: ask for the directory: an answer has more than 1048576 bytes"},

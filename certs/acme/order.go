@@ -66,7 +66,7 @@ func (s *session) register(ctx context.Context, binding *acme.ExternalAccountBin
 	account, err := s.client.GetReg(ctx, "")
 	if errors.Is(err, acme.ErrNoAccount) {
 		if directory.ExternalAccountRequired && binding == nil {
-			return errors.New("the server wants an external account binding: mount kid and hmac, and set SIDEGATE_ACME_EAB")
+			return errors.New("the server wants an external account binding: mount kid and hmac, and set SIDEGATE_ACME_EAB_FILE")
 		}
 		account = &acme.Account{ExternalAccountBinding: binding}
 		if s.Email != "" {

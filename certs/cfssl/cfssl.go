@@ -92,8 +92,10 @@ const pairName = "cfssl"
 // reads the files.
 func (i *Issuer) Check() error {
 	var errs []error
-	for _, s := range i.Servers {
-		errs = append(errs, i.checkServer(s))
+	for n, s := range i.Servers {
+		if err := i.checkServer(s); err != nil {
+			errs = append(errs, fmt.Errorf("server %d of the list %w", n+1, err))
+		}
 	}
 	_, hosts := i.request()
 	_, err := i.pins()
@@ -103,7 +105,7 @@ func (i *Issuer) Check() error {
 }
 
 // checkServer refuses what the http client would read in another way than its
-// writer, or tell in the log.
+// writer, or tell in the log. It doesn't quote: what is no URL may be a secret.
 func (i *Issuer) checkServer(server string) error {
 	u, err := url.Parse(server)
 	port := 0
@@ -112,23 +114,15 @@ func (i *Issuer) checkServer(server string) error {
 	}
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || port > 65535:
-		return fmt.Errorf("server %q is not https://HOST:PORT", withoutUser(server))
+		return errors.New("is not https://HOST:PORT")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
-		return fmt.Errorf("server %q is not https://HOST:PORT: it has more than that", withoutUser(server))
+		return errors.New("is not https://HOST:PORT: it has more than that")
 	case u.Scheme == "http" && !i.Insecure:
-		return fmt.Errorf("server %q is not https://, so that whoever sees a request could have it signed again; SIDEGATE_CFSSL_INSECURE=true lets it in", server)
+		return errors.New("is not https://, so that whoever sees a request could have it signed again; SIDEGATE_CFSSL_INSECURE=true lets it in")
 	case u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("server %q is not https://HOST:PORT", server)
+		return errors.New("is not https://HOST:PORT")
 	}
 	return nil
-}
-
-// withoutUser drops what may be a password.
-func withoutUser(server string) string {
-	if at := strings.LastIndex(server, "@"); at >= 0 {
-		return "…" + server[at:]
-	}
-	return server
 }
 
 // String names the servers.

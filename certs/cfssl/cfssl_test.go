@@ -687,7 +687,7 @@ func TestCheck(t *testing.T) {
 		{"good", func(*cfssl.Issuer) {}, ""},
 		{"a path", func(i *cfssl.Issuer) { i.Servers = []string{"https://ca.example/cfssl/"} }, ""},
 		{"IPv6", func(i *cfssl.Issuer) { i.Servers = []string{"https://[::1]:8888"} }, ""},
-		{"LIB-04 no scheme", func(i *cfssl.Issuer) { i.Servers = []string{"ca.example:8888"} }, `server "ca.example:8888" is not https://HOST:PORT`},
+		{"LIB-04 no scheme", func(i *cfssl.Issuer) { i.Servers = []string{"ca.example:8888"} }, "server 1 of the list is not https://HOST:PORT"},
 		{"LIB-04 a name", func(i *cfssl.Issuer) { i.Servers = []string{"ca.example"} }, "is not https://HOST:PORT"},
 		{"LIB-04 no host", func(i *cfssl.Issuer) { i.Servers = []string{"https://:8888"} }, "is not https://HOST:PORT"},
 		{"LIB-04 bad port", func(i *cfssl.Issuer) { i.Servers = []string{"https://ca.example:88888"} }, "is not https://HOST:PORT"},

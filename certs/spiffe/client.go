@@ -58,7 +58,7 @@ func parseSocket(socket string) (address, error) {
 			return address{"tcp", host}, nil
 		}
 	}
-	return address{}, fmt.Errorf("%q is not an address of the Workload API: unix:///PATH or tcp://IP:PORT", socket)
+	return address{}, errors.New("it is not an address of the Workload API: unix:///PATH or tcp://IP:PORT")
 }
 
 // client is go-spiffe's, over connections of ours.

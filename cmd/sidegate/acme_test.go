@@ -237,7 +237,7 @@ func TestACMEBinding(t *testing.T) {
 	clients := certstest.NewCA(t, "clients")
 	binding := certstest.NewVolume(t, map[string][]byte{"kid": []byte("kid-1\n"), "hmac": []byte(wrong + "\n")})
 	trust := folder(t, map[string][]byte{"ca.crt": clients.PEM()})
-	p := launch(t, gate, hello(t), nil, append(server.environ("none"), "SIDEGATE_ACME_EAB="+binding.Dir,
+	p := launch(t, gate, hello(t), nil, append(server.environ("none"), "SIDEGATE_ACME_EAB_FILE="+binding.Dir,
 		"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_CLIENT_CA="+trust, "SIDEGATE_ALLOW=any-peer")...)
 
 	p.log.Wait(t, "register an account: unauthorized: ")
@@ -299,11 +299,11 @@ func TestACMECheck(t *testing.T) {
 		{"wildcard", "SIDEGATE_CERT_HOSTS=web.example,*.web.example", "SIDEGATE_CERT_HOSTS: *.web.example is a wildcard, which the gate's port can't prove"},
 		{"address", "SIDEGATE_CERT_HOSTS=10.0.0.1", "SIDEGATE_CERT_HOSTS: 10.0.0.1 is an IP address"},
 		{"cache unsaid", "SIDEGATE_CERT_CACHE=", "SIDEGATE_CERT_CACHE"},
-		{"cache not there", "SIDEGATE_CERT_CACHE=/nowhere", "SIDEGATE_CERT_CACHE: keep /nowhere/"},
-		{"plaintext", "SIDEGATE_ACME_URL=http://ca.example/dir", "SIDEGATE_ACME_URL: http://ca.example/dir is not an https:// URL"},
-		{"e-mail", "SIDEGATE_ACME_EMAIL=ops", `SIDEGATE_ACME_EMAIL: "ops" is not an e-mail address`},
-		{"CA not there", "SIDEGATE_ACME_CA=/nowhere", "SIDEGATE_ACME_CA: read /nowhere"},
-		{"binding not there", "SIDEGATE_ACME_EAB=/nowhere", "SIDEGATE_ACME_EAB: read /nowhere"},
+		{"cache not there", "SIDEGATE_CERT_CACHE=/proc/nowhere", "SIDEGATE_CERT_CACHE: keep /proc/nowhere/"},
+		{"plaintext", "SIDEGATE_ACME_URL=http://ca.example/dir", "SIDEGATE_ACME_URL: the directory is not an https:// URL"},
+		{"e-mail", "SIDEGATE_ACME_EMAIL=ops", "SIDEGATE_ACME_EMAIL: it is not an e-mail address"},
+		{"CA not there", "SIDEGATE_ACME_CA=/proc/nowhere", "SIDEGATE_ACME_CA: read /proc/nowhere"},
+		{"binding not there", "SIDEGATE_ACME_EAB_FILE=/proc/nowhere", "SIDEGATE_ACME_EAB_FILE: read /proc/nowhere"},
 		{"clients of nobody", "SIDEGATE_CLIENT_CERT=require", "set SIDEGATE_CLIENT_CA"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -315,7 +315,7 @@ func TestACMECheck(t *testing.T) {
 			}
 			err := checkEnviron(environ)
 			if err == nil {
-				c, parseErr := parseConfig(environ)
+				c, parseErr := readConfig(environ)
 				try(t, parseErr)
 				_, err = assemble(t.Context(), c, slog.New(slog.DiscardHandler))
 			}

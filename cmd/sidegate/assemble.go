@@ -81,7 +81,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, erro
 }
 
 func (a *assembly) fill(ctx context.Context) error {
-	specs, specErr := gateSpecs(a.config)
+	specs, specErr := readSpecs(a.config)
 	userErr := a.loadUsers(ctx)
 	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
 	certErr := a.loadCertificates(ctx, specs)

@@ -109,7 +109,7 @@ func (s *signingServer) printVariables(w io.Writer, addr net.Addr, keyFile strin
 	fmt.Fprintf(w, `export SIDEGATE_CERTS=cfssl
 export SIDEGATE_CFSSL_URL=https://%s
 export SIDEGATE_CFSSL_CA=%s
-export SIDEGATE_CFSSL_AUTH_KEY=%s
+export SIDEGATE_CFSSL_AUTH_KEY_FILE=%s
 export SIDEGATE_CERT_HOSTS=localhost
 `, net.JoinHostPort(host, port), shellWord(filepath.Join(s.dir, "ca.crt")), shellWord(keyFile))
 }

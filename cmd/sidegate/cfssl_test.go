@@ -134,7 +134,7 @@ func (c *cfsslCA) down() {
 // environ configures a gate that has its certificates from here.
 func (c *cfsslCA) environ(more ...string) []string {
 	return append([]string{
-		"SIDEGATE_CERTS=cfssl", "SIDEGATE_CFSSL_URL=https://" + c.addr, "SIDEGATE_CFSSL_CA=" + c.path("ca.crt"), "SIDEGATE_CFSSL_AUTH_KEY=" + c.path("auth-key"),
+		"SIDEGATE_CERTS=cfssl", "SIDEGATE_CFSSL_URL=https://" + c.addr, "SIDEGATE_CFSSL_CA=" + c.path("ca.crt"), "SIDEGATE_CFSSL_AUTH_KEY_FILE=" + c.path("auth-key"),
 		"SIDEGATE_CFSSL_PROFILE=web", "SIDEGATE_CERT_HOSTS=localhost,127.0.0.1",
 	}, more...)
 }
@@ -228,10 +228,10 @@ func TestCFSSLProblems(t *testing.T) {
 	}{
 		{"good", nil, nil},
 		{"wrong pin", []string{"SIDEGATE_CFSSL_CA=" + dir + "/other.crt"}, []string{"SIDEGATE_CFSSL_CA: https://" + ca.addr + ": its own certificate is not good: CN=ca is signed by CN=company CA, for whom " + dir + "/other.crt does not vouch"}},
-		{"wrong key", []string{"SIDEGATE_CFSSL_AUTH_KEY=" + dir + "/other-key"}, []string{`SIDEGATE_CFSSL_AUTH_KEY: https://` + ca.addr + `: authsign was refused: "invalid token"; the key in ` + dir + `/other-key is not that of its profile "web"`}},
-		{"bad key", []string{"SIDEGATE_CFSSL_AUTH_KEY=" + dir + "/bad-key"}, []string{"SIDEGATE_CFSSL_AUTH_KEY: " + dir + "/bad-key is not a key of a CFSSL profile"}},
+		{"wrong key", []string{"SIDEGATE_CFSSL_AUTH_KEY_FILE=" + dir + "/other-key"}, []string{`SIDEGATE_CFSSL_AUTH_KEY_FILE: https://` + ca.addr + `: authsign was refused: "invalid token"; the key in ` + dir + `/other-key is not that of its profile "web"`}},
+		{"bad key", []string{"SIDEGATE_CFSSL_AUTH_KEY_FILE=" + dir + "/bad-key"}, []string{"SIDEGATE_CFSSL_AUTH_KEY_FILE: " + dir + "/bad-key is not a key of a CFSSL profile"}},
 		{"unknown profile", []string{"SIDEGATE_CFSSL_PROFILE=wbe"}, []string{`SIDEGATE_CFSSL_PROFILE: https://` + ca.addr + `: authsign was refused: "no authentication provider"; it has no profile "wbe" with an auth_key`}},
-		{"LIB-04", []string{"SIDEGATE_CFSSL_URL=" + ca.addr + ",http://" + ca.addr}, []string{"2 problems", "SIDEGATE_CFSSL_URL: server \"" + ca.addr + "\" is not https://HOST:PORT", "SIDEGATE_CFSSL_INSECURE=true lets it in"}},
+		{"LIB-04", []string{"SIDEGATE_CFSSL_URL=" + ca.addr + ",http://" + ca.addr}, []string{"2 problems", "SIDEGATE_CFSSL_URL: server 1 of the list is not https://HOST:PORT", "SIDEGATE_CFSSL_INSECURE=true lets it in"}},
 		{"bad name", []string{"SIDEGATE_CERT_HOSTS=a:1"}, []string{`SIDEGATE_CERT_HOSTS: host "a:1" is neither`}},
 		{"no cache", []string{"SIDEGATE_CERT_CACHE=" + ca.path("nowhere")}, []string{"SIDEGATE_CERT_CACHE: keep " + ca.path("nowhere")}},
 		{"the second of two", []string{"SIDEGATE_CFSSL_URL=https://" + freeAddr(t) + ",https://" + ca.addr}, nil},

@@ -102,7 +102,7 @@ func runCheck(ctx context.Context, p *program) error {
 	if o.here {
 		return runDoctor(ctx, p, o.names, o.json)
 	}
-	c, err := parseConfig(p.environ)
+	c, err := readConfig(p.environ)
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}
@@ -148,14 +148,21 @@ func report(w io.Writer, a *assembly) {
 }
 
 // printConfig writes the configuration in force as assignments. No variable
-// holds a secret: those are in files.
+// holds a secret, those are in files; what can't be read as a gate may be one
+// by mistake. Probes are left out: their fields may well hold one.
 func printConfig(w io.Writer, c *Config) {
 	for _, name := range slices.Sorted(maps.Keys(c.Ingress)) {
-		fmt.Fprintf(w, "%s=%s\n", gateVariable(name), c.Ingress[name])
+		if s, err := parseGate(name, c.Ingress[name], c); err == nil && s.checkPaths(c) == nil {
+			fmt.Fprintf(w, "%s=%s\n", gateVariable(name), c.Ingress[name])
+		}
 	}
 	v := reflect.ValueOf(c).Elem()
 	for f := range configFields() {
-		if text := fmt.Sprint(v.FieldByIndex(f.Index)); text != "" {
+		text := fmt.Sprint(v.FieldByIndex(f.Index))
+		if _, ok := f.Tag.Lookup("url"); ok {
+			text = withoutSecrets(pathsOf(v.FieldByIndex(f.Index)))
+		}
+		if text != "" {
 			fmt.Fprintf(w, "%s%s=%s\n", prefix, f.Tag.Get("env"), text)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"regexp"
 	"slices"
@@ -33,34 +32,34 @@ type Config struct {
 
 	Admin            adminAddress    `env:"ADMIN" envDefault:":9901" doc:"where probes and metrics listen, plaintext; none switches it off"`
 	Certs            certSource      `env:"CERTS" envDefault:"files" doc:"where the certificates of gates come from: files, spiffe, cfssl or acme"`
-	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
+	TLS              List            `env:"TLS" envDefault:"/etc/sidegate/tls" path:"" doc:"folders of mounted TLS Secrets, comma-separated; the first holds the default pair"`
 	TLSNameLoss      Switch          `env:"TLS_ALLOW_NAME_LOSS" envDefault:"false" doc:"let a renewed certificate drop a name that the old one had"`
 	TLSMin           tlsVersion      `env:"TLS_MIN" envDefault:"1.2" doc:"oldest version of TLS to speak: 1.2 or 1.3"`
 	TLSCiphers       cipherList      `env:"TLS_CIPHERS" doc:"ciphers of TLS 1.2 by Go's names, comma-separated; unset: those with forward secrecy and AEAD. TLS 1.3 has no list"`
 	HSTS             strictTransport `env:"HSTS" doc:"Strict-Transport-Security of every answer over TLS, such as max-age=31536000; includeSubDomains. Unset: what the application says"`
 	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
-	ClientCA         string          `env:"CLIENT_CA" doc:"file or folder with the CAs that client certificates must chain to, CRLs beside it (crl.pem, ca.crl) are honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
+	ClientCA         string          `env:"CLIENT_CA" path:"spiffe" doc:"file or folder with the CAs that client certificates must chain to, CRLs beside it (crl.pem, ca.crl) are honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
 	CertUser         certUser        `env:"CERT_USER" envDefault:"none" doc:"name of a client certificate that is also a user's, user:cert/NAME, where no password comes: none, cn, email, dns or spiffe"`
 	CertHosts        List            `env:"CERT_HOSTS" doc:"names to have in the certificates of cfssl (DNS names, IP addresses, URIs) and acme (DNS names)"`
-	CertCache        string          `env:"CERT_CACHE" doc:"folder in which cfssl and acme keep what was issued for the next start, 0600; none: memory alone. acme wants one or the other said"`
+	CertCache        string          `env:"CERT_CACHE" path:"none" doc:"folder in which cfssl and acme keep what was issued for the next start, 0600; none: memory alone. acme wants one or the other said"`
 	StartTimeout     Duration        `env:"START_TIMEOUT" envDefault:"30s" doc:"how long spiffe and cfssl may take until there is a first certificate"`
 	SPIFFESVID       string          `env:"SPIFFE_SVID" doc:"hint or SPIFFE ID of the SVID to present, where the Workload API has several; unset: the first"`
-	CFSSLURL         List            `env:"CFSSL_URL" doc:"CFSSL servers, such as https://ca.example:8888, asked in this order"`
-	CFSSLCA          string          `env:"CFSSL_CA" envDefault:"/etc/sidegate/cfssl/ca.crt" doc:"CAs that the CFSSL servers' own certificates, and those that they issue, must chain to"`
-	CFSSLAuthKey     string          `env:"CFSSL_AUTH_KEY" envDefault:"/etc/sidegate/cfssl/auth-key" doc:"file with the key of the CFSSL profile, hexadecimal"`
+	CFSSLURL         List            `env:"CFSSL_URL" url:"" doc:"CFSSL servers, such as https://ca.example:8888, asked in this order"`
+	CFSSLCA          string          `env:"CFSSL_CA" envDefault:"/etc/sidegate/cfssl/ca.crt" path:"" doc:"CAs that the CFSSL servers' own certificates, and those that they issue, must chain to"`
+	CFSSLAuthKey     string          `env:"CFSSL_AUTH_KEY_FILE" envDefault:"/etc/sidegate/cfssl/auth-key" path:"" doc:"file with the key of the CFSSL profile, hexadecimal"`
 	CFSSLProfile     string          `env:"CFSSL_PROFILE" doc:"signing profile of the CFSSL server; unset: its default"`
 	CFSSLLabel       string          `env:"CFSSL_LABEL" doc:"signer of a CFSSL server that has several; unset: its default"`
 	CFSSLInsecure    Switch          `env:"CFSSL_INSECURE" envDefault:"false" doc:"true lets http:// servers in: whoever sees a request can have it signed again"`
-	ACMEURL          string          `env:"ACME_URL" envDefault:"https://acme-v02.api.letsencrypt.org/directory" doc:"directory of the ACME server; whoever chooses acme accepts its terms of service"`
-	ACMEEmail        string          `env:"ACME_EMAIL" doc:"contact of the ACME account"`
-	ACMECA           string          `env:"ACME_CA" doc:"CAs that the ACME server's own certificate must chain to; unset: those of the system"`
-	ACMEEAB          string          `env:"ACME_EAB" doc:"folder with kid and hmac, the external account binding that some ACME servers want"`
-	Users            string          `env:"USERS" envDefault:"/etc/sidegate/users" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
+	ACMEURL          string          `env:"ACME_URL" url:"" envDefault:"https://acme-v02.api.letsencrypt.org/directory" doc:"directory of the ACME server; whoever chooses acme accepts its terms of service"`
+	ACMEEmail        mailAddress     `env:"ACME_EMAIL" doc:"contact of the ACME account"`
+	ACMECA           string          `env:"ACME_CA" path:"" doc:"CAs that the ACME server's own certificate must chain to; unset: those of the system"`
+	ACMEEAB          string          `env:"ACME_EAB_FILE" path:"" doc:"folder of the mounted Secret with the files kid and hmac, the external account binding that some ACME servers want"`
+	Users            string          `env:"USERS" envDefault:"/etc/sidegate/users" path:"none" doc:"file or folder with htpasswd, auth, or username and password; the default counts only if it exists; none: no users"`
 	PlainPasswords   Switch          `env:"ALLOW_PLAIN_PASSWORDS" envDefault:"false" doc:"let entries of the user file in that are {PLAIN} and the password itself"`
 	Realm            string          `env:"REALM" envDefault:"sidegate" doc:"realm of the password prompt"`
 	Allow            List            `env:"ALLOW" doc:"who may pass, any one suffices: spiffe://…, dns:…, user:…, any-peer, authenticated, anyone. Unset: a user where users are configured, and a client certificate too where it is required"`
-	Policy           string          `env:"POLICY" envDefault:"/etc/sidegate/policy/policy.yaml" doc:"policy file, instead of SIDEGATE_ALLOW; the default counts only if it exists; none: no file"`
+	Policy           string          `env:"POLICY" envDefault:"/etc/sidegate/policy/policy.yaml" path:"none" doc:"policy file, instead of SIDEGATE_ALLOW; the default counts only if it exists; none: no file"`
 	Headers          headerPreset    `env:"HEADERS" envDefault:"default" doc:"fields that tell the application the user: default, remote-user, x-remote, webauth or none"`
 	PeerHeaders      peerHeaders     `env:"PEER_HEADERS" envDefault:"xfcc" doc:"fields that tell the application the client certificate: xfcc, client-cert, client-cert-chain; none"`
 	TrustedProxies   Networks        `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
@@ -76,7 +75,7 @@ type Config struct {
 	BodyTimeout      Duration        `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for an upload that stands still before its answer begins (408; not of gRPC), and for a client that does not take what waits for it"`
 	UpstreamTimeout  Duration        `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
 	AccessLog        accessLog       `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
-	LogLevel         slog.Level      `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
+	LogLevel         logLevel        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat        logFormat       `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
 	Pod              string          `env:"POD" doc:"name of the pod for the log, from the downward API"`
 	Container        string          `env:"CONTAINER" doc:"name of the container for the log"`
@@ -125,7 +124,9 @@ func parseConfig(environ []string) (*Config, error) {
 	}
 	known := variables()
 	for name := range vars {
-		if !slices.Contains(known, name) {
+		if file := wantsFile(name, known); file != "" {
+			errs = append(errs, fmt.Errorf("%s would hold a secret, and no variable does: mount the Secret, and name its path in %s", name, file))
+		} else if !slices.Contains(known, name) {
 			errs = append(errs, fmt.Errorf("%s is not a variable of sidegate%s", name, didYouMean(name, append(known, prefix+"INGRESS"))))
 		}
 	}

@@ -106,7 +106,7 @@ func TestParseGate(t *testing.T) {
 		{":8443=http://127.0.0.1:8080?tls=off&hsts=max-age=60", "RFC 6797 7.2"},
 		{":8443", "has no ="},
 		{"8443=http://127.0.0.1:8080", "is not [HOST]:PORT"},
-		{"app:8443=http://127.0.0.1:8080", `"app" is not an IP address`},
+		{"app:8443=http://127.0.0.1:8080", "the host is not an IP address"},
 		{":99999=http://127.0.0.1:8080", "is not a port"},
 		{"unix:run=http://127.0.0.1:8080", "absolute path"},
 		{":8443=https://127.0.0.1:8080", "did you mean http?"},

@@ -3,7 +3,10 @@ package main
 import (
 	"cmp"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/mail"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -15,6 +18,9 @@ import (
 	"sidegate/tlsproxy"
 )
 
+// Values are never quoted in errors: what was meant for another variable may be
+// a secret. didYouMean shows known words alone.
+
 // List is comma-separated values, spaces around them cut. An empty one among
 // them is an error.
 type List []string
@@ -25,7 +31,7 @@ func (l *List) UnmarshalText(text []byte) error {
 	for item := range strings.SplitSeq(string(text), ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
-			return fmt.Errorf("%q has an empty entry", text)
+			return errors.New("an entry of the list is empty")
 		}
 		*l = append(*l, item)
 	}
@@ -41,7 +47,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v <= 0 {
-		return fmt.Errorf("%q is not a time above zero, such as 20s", text)
+		return errors.New("it is not a time above zero, such as 20s")
 	}
 	*d = Duration(v)
 	return nil
@@ -56,7 +62,7 @@ type Count int
 func (c *Count) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseInt(string(text), 10, 32)
 	if err != nil || v <= 0 {
-		return fmt.Errorf("%q is not a whole number above zero", text)
+		return errors.New("it is not a whole number above zero")
 	}
 	*c = Count(v)
 	return nil
@@ -69,7 +75,7 @@ type Delay time.Duration
 func (d *Delay) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a time such as 5s or 0s", text)
+		return errors.New("it is not a time such as 5s or 0s")
 	}
 	*d = Delay(v)
 	return nil
@@ -87,10 +93,10 @@ func (n *Networks) UnmarshalText(text []byte) error {
 		return err
 	}
 	*n = nil
-	for _, item := range list {
+	for i, item := range list {
 		p, err := policy.ParseNetwork(item)
 		if err != nil {
-			return fmt.Errorf("%q %w", item, err)
+			return fmt.Errorf("entry %d %w", i+1, err)
 		}
 		*n = append(*n, p)
 	}
@@ -116,10 +122,35 @@ func (s *Switch) UnmarshalText(text []byte) error {
 	case "false":
 		*s = false
 	default:
-		return fmt.Errorf("%q is neither true nor false", text)
+		return errors.New("it is neither true nor false")
 	}
 	return nil
 }
+
+// mailAddress is user@domain without a name.
+type mailAddress string
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *mailAddress) UnmarshalText(text []byte) error {
+	if a, err := mail.ParseAddress(string(text)); err != nil || a.Address != string(text) {
+		return errors.New("it is not an e-mail address")
+	}
+	*m = mailAddress(text)
+	return nil
+}
+
+// logLevel is the least level of lines that are written.
+type logLevel slog.Level
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *logLevel) UnmarshalText(text []byte) error {
+	if (*slog.Level)(l).UnmarshalText(text) != nil {
+		return errors.New("it is not one of debug, info, warn, error")
+	}
+	return nil
+}
+
+func (l logLevel) String() string { return slog.Level(l).String() }
 
 // oneOf finds the text among the words of a choice.
 func oneOf[T any](text []byte, words []string, values []T) (T, error) {
@@ -127,7 +158,7 @@ func oneOf[T any](text []byte, words []string, values []T) (T, error) {
 		return values[i], nil
 	}
 	var zero T
-	return zero, fmt.Errorf("%q is not one of %s%s", text, strings.Join(words, ", "), didYouMean(string(text), words))
+	return zero, fmt.Errorf("it is not one of %s%s", strings.Join(words, ", "), didYouMean(string(text), words))
 }
 
 type clientCertMode tlsproxy.ClientCert
@@ -228,7 +259,7 @@ func (s *strictTransport) UnmarshalText(text []byte) error {
 		return nil
 	}
 	if !strictTransportValue.Match(text) {
-		return fmt.Errorf("%q is not max-age=SECONDS, then perhaps ; includeSubDomains and ; preload", text)
+		return errors.New("it is not max-age=SECONDS, then perhaps ; includeSubDomains and ; preload")
 	}
 	*s = strictTransport(text)
 	return nil

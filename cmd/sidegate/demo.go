@@ -50,7 +50,7 @@ func runDemo(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	c, err := parseConfig(d.environ())
+	c, err := readConfig(d.environ())
 	if err != nil {
 		return err
 	}

@@ -175,20 +175,24 @@ func together(ctx context.Context, attempts []func(context.Context) findings) fi
 func (d *doctor) lookAtVariables(environ []string) findings {
 	var f findings
 	const do = "correct it in the container's env; the rest was looked at as if it were not set"
-	_, err := parseConfig(environ)
+	_, err := readConfig(environ)
 	for _, e := range split(err) {
-		f.broken("variables", do, "%v", e)
+		if errors.Is(e, errNoPath) {
+			f.problem("files", e)
+		} else {
+			f.broken("variables", do, "%v", e)
+		}
 	}
 	var readable []string
 	for _, kv := range environ {
-		if _, err := parseConfig([]string{kv}); err == nil {
+		if _, err := readConfig([]string{kv}); err == nil {
 			readable = append(readable, kv)
 		}
 	}
-	d.config, _ = parseConfig(readable)
-	d.specs, d.specErr = gateSpecs(d.config)
+	d.config, _ = readConfig(readable)
+	d.specs, d.specErr = readSpecs(d.config)
 	for _, e := range split(d.specErr) {
-		f.problem("variables", e)
+		f.problem(aboutOf(e), e)
 	}
 	if len(f) == 0 {
 		f.ok("variables", "all are understood")
@@ -206,7 +210,7 @@ func (d *doctor) guessGates() {
 			continue
 		}
 		s, _ := parseGate(name, value, d.config)
-		if s == nil {
+		if s == nil || s.checkPaths(d.config) != nil {
 			s, _ = parseGate(mainGate, defaultIngress, d.config)
 		}
 		d.likely = append(d.likely, s)
@@ -249,7 +253,7 @@ var abouts = []struct {
 	text  *regexp.Regexp
 }{
 	{"variables", regexp.MustCompile(`is set, and no gate| is not set$|is set and .* is there`)},
-	{"files", regexp.MustCompile(`: read |is a file; name the folder|is a folder; name the file|holds no tls\.crt and tls\.key|has \S+ but no `)},
+	{"files", regexp.MustCompile(`: read |is a file; name the folder|is a folder; name the file|holds no tls\.crt and tls\.key|wants a path|has \S+ but no `)},
 	{"clock", regexp.MustCompile(`is not valid before`)},
 	{"expiry", regexp.MustCompile(`/[^ ]+ ended \d`)},
 	{"ca", regexp.MustCompile(`holds no CA|is not a CA|CRL|brings no CA|SPIFFE trust domain|^SIDEGATE_CLIENT_CA: `)},

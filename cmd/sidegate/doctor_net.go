@@ -36,6 +36,10 @@ func dial(ctx context.Context, network, address string) error {
 
 // why is the cause of a failed attempt, without the addresses around it.
 func why(err error) string {
+	var call *url.Error
+	if errors.As(err, &call) {
+		err = call.Err // without the URL, which may hold a secret
+	}
 	var number syscall.Errno
 	var timeout net.Error
 	switch {
@@ -277,7 +281,7 @@ func (d *doctor) lookAtWorkloadAPI(ctx context.Context) findings {
 func (d *doctor) lookAtCFSSL(ctx context.Context) findings {
 	var f findings
 	if _, err := files.Read(d.config.CFSSLAuthKey); err != nil {
-		f.problem("files", fmt.Errorf("%sCFSSL_AUTH_KEY: %w", prefix, err))
+		f.problem("files", fmt.Errorf("%sCFSSL_AUTH_KEY_FILE: %w", prefix, err))
 	} else {
 		f.ok("cfssl", "the auth key %s can be read", d.config.CFSSLAuthKey)
 	}
@@ -321,7 +325,7 @@ func lookAtCA(ctx context.Context, server string, roots *x509.CertPool) findings
 	if port == "" {
 		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
 	}
-	address := net.JoinHostPort(u.Hostname(), port)
+	address, bare := net.JoinHostPort(u.Hostname(), port), withoutSecrets([]string{server})
 	if u.Scheme == "https" && roots != nil {
 		err = handshake(ctx, address, roots)
 	} else {
@@ -330,11 +334,11 @@ func lookAtCA(ctx context.Context, server string, roots *x509.CertPool) findings
 	var untrusted *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &untrusted):
-		f.broken("cfssl", "put the CA of the server's own certificate into SIDEGATE_CFSSL_CA", "%s is not believed: %v", u.Redacted(), untrusted.Err)
+		f.broken("cfssl", "put the CA of the server's own certificate into SIDEGATE_CFSSL_CA", "%s is not believed: %v", bare, untrusted.Err)
 	case err != nil:
-		f.broken("cfssl", "see that the server runs, and that NetworkPolicies let this pod reach it", "%s can't be reached: %s", u.Redacted(), why(err))
+		f.broken("cfssl", "see that the server runs, and that NetworkPolicies let this pod reach it", "%s can't be reached: %s", bare, why(err))
 	default:
-		f.ok("cfssl", "%s can be reached", u.Redacted())
+		f.ok("cfssl", "%s can be reached", bare)
 	}
 	return f
 }
@@ -355,7 +359,7 @@ func (d *doctor) lookAtACME(ctx context.Context) findings {
 	c := d.config
 	if c.ACMEEAB != "" {
 		if _, err := files.Read(c.ACMEEAB); err != nil {
-			f.problem("files", fmt.Errorf("%sACME_EAB: %w", prefix, err))
+			f.problem("files", fmt.Errorf("%sACME_EAB_FILE: %w", prefix, err))
 		}
 	}
 	var roots *x509.CertPool // nil: those of the system
@@ -366,15 +370,19 @@ func (d *doctor) lookAtACME(ctx context.Context) findings {
 			return f
 		}
 	}
+	bare := withoutSecrets([]string{c.ACMEURL})
+	if bare == "" {
+		return f // the issuer's own check has the words
+	}
 	err := fetchDirectory(ctx, c.ACMEURL, roots)
 	var untrusted *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &untrusted):
-		f.broken("acme", "name the CA of the server's own certificate by SIDEGATE_ACME_CA; the image has no CAs of its own", "%s is not believed: %v", c.ACMEURL, untrusted.Err)
+		f.broken("acme", "name the CA of the server's own certificate by SIDEGATE_ACME_CA; the image has no CAs of its own", "%s is not believed: %v", bare, untrusted.Err)
 	case err != nil:
-		f.broken("acme", "see that SIDEGATE_ACME_URL is the server's directory, and that NetworkPolicies let this pod reach it", "%s: %s", c.ACMEURL, why(err))
+		f.broken("acme", "see that SIDEGATE_ACME_URL is the server's directory, and that NetworkPolicies let this pod reach it", "%s: %s", bare, why(err))
 	default:
-		f.ok("acme", "%s is an ACME directory", c.ACMEURL)
+		f.ok("acme", "%s is an ACME directory", bare)
 	}
 	return f
 }

@@ -252,9 +252,9 @@ func TestDoctorGoesOn(t *testing.T) {
 	environ := secretOf(t, content, "SIDEGATE_DRAIN_TIMEOUT=-1s", "SIDEGATE_INGRES=x", "SIDEGATE_INGRESS=:8443=ftp://127.0.0.1:1?tlss=x", "SIDEGATE_USERS="+filepath.Join(t.TempDir(), "none"),
 		"SIDEGATE_ALLOW=authenticated")
 	d := diagnose(t, environ)
-	d.want(t, "broken", "variables", `SIDEGATE_DRAIN_TIMEOUT: "-1s" is not a time above zero`)
+	d.want(t, "broken", "variables", "SIDEGATE_DRAIN_TIMEOUT: it is not a time above zero")
 	d.want(t, "broken", "variables", "SIDEGATE_INGRES is not a variable of sidegate (did you mean SIDEGATE_INGRESS?)")
-	d.want(t, "broken", "variables", `SIDEGATE_INGRESS: upstream "ftp://127.0.0.1:1"`)
+	d.want(t, "broken", "variables", "SIDEGATE_INGRESS: upstream begins with one of ")
 	d.want(t, "broken", "variables", `SIDEGATE_INGRESS: unknown option "tlss"`)
 	d.want(t, "broken", "pair", "does not belong")
 	d.want(t, "broken", "expiry", "ended")
@@ -288,13 +288,13 @@ func TestDoctorTellsWhatCheckTells(t *testing.T) {
 		"policy file":         {[]string{"SIDEGATE_ALLOW=", "SIDEGATE_POLICY=" + rules}, "broken", "policy", "methodz"},
 		"policy, no gate":     {[]string{"SIDEGATE_ALLOW=", "SIDEGATE_POLICY=" + rules, "SIDEGATE_INGRESS=x"}, "broken", "policy", "methodz"},
 		"shadowed rule":       {[]string{"SIDEGATE_ALLOW=", "SIDEGATE_POLICY=" + dead}, "broken", "policy", "is never reached"},
-		"no policy file":      {[]string{"SIDEGATE_ALLOW=", "SIDEGATE_POLICY=/none/policy.yaml"}, "broken", "files", "/none/policy.yaml"},
+		"no policy file":      {[]string{"SIDEGATE_ALLOW=", "SIDEGATE_POLICY=/proc/none.yaml"}, "broken", "files", "/proc/none.yaml"},
 		"nothing to prove":    {[]string{"SIDEGATE_ALLOW="}, "broken", "policy", "-> mount users at /etc/sidegate/users"},
 		"upstream beyond":     {[]string{"SIDEGATE_INGRESS=:8443=http://192.0.2.1:80"}, "broken", "upstream", "which is not loopback"},
 		"plaintext gate":      {[]string{"SIDEGATE_INGRESS_PLAIN=" + freeAddr(t) + "=redirect:?tls=off"}, "warning", "listen", "gate plain has no TLS"},
 		"TLS is a file":       {[]string{"SIDEGATE_TLS=" + rules}, "broken", "files", "name the folder that holds"},
 		"client CA, no asker": {[]string{"SIDEGATE_CLIENT_CA=" + filepath.Join(folder(t, map[string][]byte{"ca.crt": ca.PEM()}), "ca.crt")}, "warning", "ca", "SIDEGATE_CLIENT_CA is set and"},
-		"no client CA":        {[]string{"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_ALLOW=any-peer", "SIDEGATE_CLIENT_CA=/none/ca.crt"}, "broken", "files", "SIDEGATE_CLIENT_CA: read /none/ca.crt"},
+		"no client CA":        {[]string{"SIDEGATE_CLIENT_CERT=require", "SIDEGATE_ALLOW=any-peer", "SIDEGATE_CLIENT_CA=/proc/none.crt"}, "broken", "files", "SIDEGATE_CLIENT_CA: read /proc/none.crt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var environ []string
@@ -637,14 +637,14 @@ func TestDoctorCFSSL(t *testing.T) {
 		"one of two":       {nobody + "," + server.URL, "ca.crt", "auth-key", "warning", "cfssl", nobody + " can't be reached"},
 		"no CA file":       {server.URL, "none", "auth-key", "broken", "files", "SIDEGATE_CFSSL_CA: read "},
 		"CA file without":  {server.URL, "garbage", "auth-key", "broken", "ca", "holds no CERTIFICATE block"},
-		"no auth key":      {server.URL, "ca.crt", "none", "broken", "files", "SIDEGATE_CFSSL_AUTH_KEY: read "},
+		"no auth key":      {server.URL, "ca.crt", "none", "broken", "files", "SIDEGATE_CFSSL_AUTH_KEY_FILE: read "},
 		"the auth key":     {server.URL, "ca.crt", "auth-key", "ok", "cfssl", "can be read"},
 		"names are asked":  {server.URL, "ca.crt", "auth-key", "ok", "names", "web is held"},
 		"cache for nobody": {server.URL, "ca.crt", "auth-key", "broken", "files", "SIDEGATE_CERT_CACHE: keep /proc/none"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environ := []string{"SIDEGATE_CERTS=cfssl", "SIDEGATE_CERT_HOSTS=web", "SIDEGATE_ALLOW=anyone", "SIDEGATE_ADMIN=" + freeAddr(t), "SIDEGATE_INGRESS=" + freeAddr(t) + "=" + hello(t),
-				"SIDEGATE_CFSSL_URL=" + c.urls, "SIDEGATE_CFSSL_CA=" + filepath.Join(keep, c.ca), "SIDEGATE_CFSSL_AUTH_KEY=" + filepath.Join(keep, c.key)}
+				"SIDEGATE_CFSSL_URL=" + c.urls, "SIDEGATE_CFSSL_CA=" + filepath.Join(keep, c.ca), "SIDEGATE_CFSSL_AUTH_KEY_FILE=" + filepath.Join(keep, c.key)}
 			if name == "cache for nobody" {
 				environ = append(environ, "SIDEGATE_CERT_CACHE=/proc/none")
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/textproto"
 	"regexp"
@@ -13,7 +14,7 @@ import (
 func (s *gateSpec) addField(v string) error {
 	name, attribute, ok := strings.Cut(v, ":")
 	if !ok || !fieldName.MatchString(name) {
-		return fmt.Errorf("%q is not NAME:attribute, such as X-User:user", v)
+		return errors.New("it is not NAME:attribute, such as X-User:user")
 	}
 	words := tlsproxy.Attributes()
 	attribute, err := oneOf([]byte(attribute), words, words)
@@ -33,7 +34,7 @@ var fieldName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9-]*$`)
 func (s *gateSpec) setSeparator(v string) error {
 	for _, r := range v {
 		if r < ' ' || r > '~' || r == '%' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
-			return fmt.Errorf("%q: a separator is made of punctuation without %%", v)
+			return errors.New("a separator is made of punctuation without %")
 		}
 	}
 	s.groupsSeparator = v

@@ -112,7 +112,7 @@ func parseGate(name, value string, c *Config) (*gateSpec, error) {
 	}
 	listen, upstream, ok := strings.Cut(value, "=")
 	if !ok {
-		return nil, fmt.Errorf("%q has no =; a gate is LISTEN=UPSTREAM, such as %s", value, defaultIngress)
+		return nil, errors.New("it has no =; a gate is LISTEN=UPSTREAM, such as " + defaultIngress)
 	}
 	var errs []error
 	var err error
@@ -162,19 +162,19 @@ func joinFlat(errs []error) error {
 func parseListen(s string) (tlsproxy.Address, error) {
 	if p, ok := strings.CutPrefix(s, "unix:"); ok {
 		if !path.IsAbs(p) {
-			return tlsproxy.Address{}, fmt.Errorf("listen %q: a unix socket needs an absolute path", s)
+			return tlsproxy.Address{}, errors.New("listen: a unix socket needs an absolute path")
 		}
 		return tlsproxy.Address{Network: "unix", Address: path.Clean(p)}, nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return tlsproxy.Address{}, fmt.Errorf("listen %q is not [HOST]:PORT or unix:/path", s)
+		return tlsproxy.Address{}, errors.New("listen is not [HOST]:PORT or unix:/path")
 	}
 	if host != "" && net.ParseIP(host) == nil {
-		return tlsproxy.Address{}, fmt.Errorf("listen %q: %q is not an IP address", s, host)
+		return tlsproxy.Address{}, errors.New("listen: the host is not an IP address")
 	}
 	if !validPort(port, 0) {
-		return tlsproxy.Address{}, fmt.Errorf("listen %q: %q is not a port", s, port)
+		return tlsproxy.Address{}, errors.New("listen: what follows the last colon is not a port")
 	}
 	return tlsproxy.Address{Network: "tcp", Address: s}, nil
 }
@@ -184,52 +184,54 @@ func validPort(s string, least uint64) bool {
 	return err == nil && n >= least
 }
 
+var errNoPort = errors.New("upstream: what follows the last colon is not a port")
+
 var schemes = []string{"http", "h2c", "http+unix", "h2c+unix"}
 
 // parseUpstream reads http://HOST:PORT, h2c://HOST:PORT and both with +unix.
 func parseUpstream(s string) (tlsproxy.Upstream, error) {
 	var up tlsproxy.Upstream
 	if port, ok := strings.CutPrefix(s, "redirect:"); ok {
-		return parseRedirect(s, port)
+		return parseRedirect(port)
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || !slices.Contains(schemes, scheme) {
-		return up, fmt.Errorf("upstream %q: it begins with one of %s, then ://%s", s, strings.Join(schemes, ", "), didYouMean(scheme, schemes))
+		return up, fmt.Errorf("upstream begins with one of %s, then ://%s", strings.Join(schemes, ", "), didYouMean(scheme, schemes))
 	}
 	base, unix := strings.CutSuffix(scheme, "+unix")
 	up.H2C = base == "h2c"
 	if unix {
 		if !path.IsAbs(rest) {
-			return up, fmt.Errorf("upstream %q: %s: is followed by three slashes and an absolute path", s, scheme)
+			return up, fmt.Errorf("upstream: %s: is followed by three slashes and an absolute path", scheme)
 		}
 		up.Address = tlsproxy.Address{Network: "unix", Address: path.Clean(rest)}
 		return up, nil
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.User != nil || u.Fragment != "" || u.Hostname() == "" {
-		return up, fmt.Errorf("upstream %q is not %s://HOST:PORT", s, scheme)
+		return up, fmt.Errorf("upstream is not %s://HOST:PORT", scheme)
 	}
 	if u.Path != "" && u.Path != "/" {
-		return up, fmt.Errorf("upstream %q: paths are forwarded as they come, so none may be added here", s)
+		return up, errors.New("upstream: paths are forwarded as they come, so none may be added here")
 	}
 	port := u.Port()
 	if port == "" {
 		port = "80"
 	}
 	if !validPort(port, 1) {
-		return up, fmt.Errorf("upstream %q: %q is not a port", s, port)
+		return up, errNoPort
 	}
 	up.Address = tlsproxy.Address{Network: "tcp", Address: net.JoinHostPort(u.Hostname(), port)}
 	return up, nil
 }
 
 // parseRedirect reads redirect: or redirect:PORT.
-func parseRedirect(s, port string) (tlsproxy.Upstream, error) {
+func parseRedirect(port string) (tlsproxy.Upstream, error) {
 	if port == "" {
 		port = "443"
 	}
 	if !validPort(port, 1) {
-		return tlsproxy.Upstream{}, fmt.Errorf("upstream %q: %q is not a port", s, port)
+		return tlsproxy.Upstream{}, errNoPort
 	}
 	n, err := strconv.Atoi(port)
 	return tlsproxy.Upstream{RedirectPort: n, Address: tlsproxy.Address{Network: "redirect", Address: "https port " + port}}, err
@@ -261,14 +263,14 @@ var gateOptions = map[string]func(s *gateSpec, value string) error{
 func (s *gateSpec) options(query string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return fmt.Errorf("options %q: %w", query, err)
+		return errors.New("options are NAME=VALUE&NAME=VALUE; write a semicolon as %3B and a percent sign as %25")
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		set, known := gateOptions[name]
 		switch {
 		case !known:
-			errs = append(errs, fmt.Errorf("unknown option %q%s", name, didYouMean(name, slices.Sorted(maps.Keys(gateOptions)))))
+			errs = append(errs, unknownOption(name))
 			continue
 		case len(values[name]) > 1 && name != "header":
 			errs = append(errs, fmt.Errorf("option %s is there %d times", name, len(values[name])))
@@ -285,6 +287,16 @@ func (s *gateSpec) options(query string) error {
 	return errors.Join(errs...)
 }
 
+// unknownOption shows a name only if it is nearly one that is known: what
+// belongs to the upstream's URL would stand here too.
+func unknownOption(name string) error {
+	known := slices.Sorted(maps.Keys(gateOptions))
+	if near := didYouMean(name, known); near != "" {
+		return fmt.Errorf("unknown option %q%s", name, near)
+	}
+	return fmt.Errorf("unknown option; there are %s", strings.Join(known, ", "))
+}
+
 func setSwitch(b *bool, v string) error {
 	var s Switch
 	err := s.UnmarshalText([]byte(v))
@@ -299,10 +311,10 @@ func (s *gateSpec) setHosts(v string) error {
 	if err := list.UnmarshalText([]byte(v)); err != nil {
 		return err
 	}
-	for _, h := range list {
+	for i, h := range list {
 		h = strings.ToLower(strings.TrimSuffix(h, "."))
 		if !hostPattern.MatchString(h) {
-			return fmt.Errorf("%q is not a host name such as app.example.org or *.example.org", h)
+			return fmt.Errorf("entry %d is not a host name such as app.example.org or *.example.org", i+1)
 		}
 		s.hosts = append(s.hosts, h)
 	}
@@ -328,7 +340,7 @@ func (s *gateSpec) setMaxBody(v string) error {
 	}
 	n, err := strconv.ParseUint(digits, 10, 32)
 	if err != nil || n == 0 {
-		return fmt.Errorf("%q is not a size such as 512KiB or 10MiB", v)
+		return errors.New("it is not a size such as 512KiB or 10MiB")
 	}
 	s.maxBody = int64(n) << shift
 	return nil

@@ -11,7 +11,7 @@ import (
 
 // newLogger writes JSON, or text for a person at a terminal.
 func newLogger(c *Config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	opts := &slog.HandlerOptions{Level: slog.Level(c.LogLevel)}
 	var h slog.Handler = slog.NewJSONHandler(w, opts)
 	if c.LogFormat == "text" || c.LogFormat == "auto" && isTerminal(w) {
 		h = slog.NewTextHandler(w, opts)

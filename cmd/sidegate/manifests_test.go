@@ -188,7 +188,7 @@ var defaultFolders = []struct{ variable, path string }{
 	{"SIDEGATE_CLIENT_CA", ""},
 	{"SIDEGATE_POLICY", "/etc/sidegate/policy/policy.yaml"},
 	{"SIDEGATE_CFSSL_CA", "/etc/sidegate/cfssl/ca.crt"},
-	{"SIDEGATE_CFSSL_AUTH_KEY", "/etc/sidegate/cfssl/auth-key"},
+	{"SIDEGATE_CFSSL_AUTH_KEY_FILE", "/etc/sidegate/cfssl/auth-key"},
 	{"SIDEGATE_CERT_CACHE", ""},
 	{"SPIFFE_ENDPOINT_SOCKET", ""},
 }

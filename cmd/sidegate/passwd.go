@@ -26,7 +26,7 @@ func runPasswd(_ context.Context, p *program) error {
 		case arg == "-d":
 			remove = true
 		case strings.HasPrefix(arg, "-"):
-			return usagef("passwd: unknown argument %q (did you mean -d?)", arg)
+			return usagef("passwd: an argument begins with - and is not -d; the password is read from stdin")
 		default:
 			names = append(names, arg)
 		}

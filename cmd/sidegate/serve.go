@@ -23,7 +23,7 @@ func runServe(ctx context.Context, p *program) error {
 	if err := noArguments(p, "serve"); err != nil {
 		return err
 	}
-	c, err := parseConfig(p.environ)
+	c, err := readConfig(p.environ)
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}

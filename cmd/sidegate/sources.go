@@ -289,11 +289,11 @@ func (a *assembly) cfssl() *store {
 	st.PresentOnly = a.presentOnly(fromCFSSL)
 	st.key, st.Retry = "cfssl", reload.Retry{First: time.Second, Last: time.Minute}
 	st.variables = map[string]string{
-		prefix + "CFSSL_CA":       c.CFSSLCA,
-		prefix + "CFSSL_AUTH_KEY": c.CFSSLAuthKey,
-		prefix + "CFSSL_PROFILE":  fmt.Sprintf("no profile %q", c.CFSSLProfile),
-		prefix + "CERT_CACHE":     c.CertCache,
-		prefix + "CERT_HOSTS":     `host "`, // as errors about one begin
+		prefix + "CFSSL_CA":            c.CFSSLCA,
+		prefix + "CFSSL_AUTH_KEY_FILE": c.CFSSLAuthKey,
+		prefix + "CFSSL_PROFILE":       fmt.Sprintf("no profile %q", c.CFSSLProfile),
+		prefix + "CERT_CACHE":          c.CertCache,
+		prefix + "CERT_HOSTS":          `host "`, // as errors about one begin
 	}
 	st.otherwise = prefix + "CFSSL_URL"
 	return st
@@ -302,7 +302,7 @@ func (a *assembly) cfssl() *store {
 func (a *assembly) acmeServer() *store {
 	c := a.config
 	if a.acme == nil { // every gate proves the names for the one certificate
-		a.acme = &acme.Issuer{Directory: c.ACMEURL, Email: c.ACMEEmail, CA: c.ACMECA, EAB: c.ACMEEAB, Hosts: c.CertHosts, Cache: a.cache(), Log: a.log}
+		a.acme = &acme.Issuer{Directory: c.ACMEURL, Email: string(c.ACMEEmail), CA: c.ACMECA, EAB: c.ACMEEAB, Hosts: c.CertHosts, Cache: a.cache(), Log: a.log}
 		for _, path := range []string{c.ACMECA, c.ACMEEAB} {
 			if path != "" {
 				a.paths = append(a.paths, path)
@@ -314,7 +314,7 @@ func (a *assembly) acmeServer() *store {
 		return joinFlat([]error{needed(c.CertHosts, "CERT_HOSTS"), said(c.CertCache), hostErrors(issuer), issuer.Check(), issuer.Cache.Check()})
 	})
 	st.key, st.Retry, st.MayStartEmpty = "acme", reload.Retry{First: 10 * time.Second, Last: time.Hour}, true
-	st.variables = map[string]string{prefix + "ACME_EMAIL": c.ACMEEmail, prefix + "ACME_CA": c.ACMECA, prefix + "ACME_EAB": c.ACMEEAB, prefix + "CERT_CACHE": c.CertCache}
+	st.variables = map[string]string{prefix + "ACME_EMAIL": "the contact ", prefix + "ACME_CA": c.ACMECA, prefix + "ACME_EAB_FILE": c.ACMEEAB, prefix + "CERT_CACHE": c.CertCache}
 	st.otherwise = prefix + "ACME_URL"
 	return st
 }

@@ -153,7 +153,7 @@ func (o *Options) addEnv(v string) error {
 		name, value, ok := strings.Cut(line, "=")
 		switch {
 		case !ok || !strings.HasPrefix(name, "SIDEGATE_"):
-			return fmt.Errorf("%q is not SIDEGATE_NAME=VALUE", line)
+			return errors.New("a line is not SIDEGATE_NAME=VALUE") // it may be another variable, and that a secret
 		case written[name] != "":
 			return fmt.Errorf("%s is set by %s", name, written[name])
 		case strings.HasPrefix(name, "SIDEGATE_PROBE_"):
