@@ -181,7 +181,7 @@ func (d *Certificate) Table(now time.Time) string {
 	var b strings.Builder
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "  %-9s %s\n", name, value)
+			fmt.Fprintf(&b, "  %-9s %s\n", name, Plain(value))
 		}
 	}
 	row("subject", d.Name)

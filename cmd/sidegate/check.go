@@ -123,26 +123,26 @@ func report(w io.Writer, a *assembly) {
 		fmt.Fprintln(w, "warning:", warning)
 	}
 	for _, g := range a.gates {
-		fmt.Fprintf(w, "gate %s: %s -> %s\n", g.Name, g.Listen, g.Upstream.Address)
+		line(w, "gate %s: %s -> %s", g.Name, g.Listen, g.Upstream.Address)
 		if g.Plaintext {
-			fmt.Fprintf(w, "warning: gate %s has no TLS: whoever can reach it sees and says everything\n", g.Name)
+			line(w, "warning: gate %s has no TLS: whoever can reach it sees and says everything", g.Name)
 		}
 	}
 	for _, s := range a.stores {
 		st := s.Status()
 		for _, c := range st.Certificates {
-			fmt.Fprintf(w, "%s %s: %s, ends %s (in %s)\n", c.Use, c.Name, c.Subject, rfc3339(c.NotAfter), inspect.Roughly(time.Until(c.NotAfter)))
+			line(w, "%s %s: %s, ends %s (in %s)", c.Use, c.Name, c.Subject, rfc3339(c.NotAfter), inspect.Roughly(time.Until(c.NotAfter)))
 		}
 		for _, warning := range st.Warnings {
-			fmt.Fprintln(w, "warning:", warning)
+			line(w, "warning: %s", warning)
 		}
 	}
 	if warning := a.config.Admin.warning(); warning != "" {
-		fmt.Fprintln(w, "warning:", warning)
+		line(w, "warning: %s", warning)
 	}
-	fmt.Fprintln(w, "rule:", a.rules())
+	line(w, "rule: %s", a.rules())
 	for _, warning := range a.policyWarnings() {
-		fmt.Fprintln(w, "warning:", warning)
+		line(w, "warning: %s", warning)
 	}
 	fmt.Fprintln(w, "ok")
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sidegate/certs/inspect"
 )
 
 // level is how bad a finding is.
@@ -328,9 +330,9 @@ func (f findings) print(w io.Writer) error {
 	}
 	var b strings.Builder
 	for _, one := range f {
-		fmt.Fprintf(&b, "%-8s %-*s %s\n", one.Level, width, one.About, plain(one.Found))
+		fmt.Fprintf(&b, "%-8s %-*s %s\n", one.Level, width, one.About, inspect.Plain(one.Found))
 		if one.Do != "" {
-			fmt.Fprintf(&b, "%-8s %-*s -> %s\n", "", width, "", plain(one.Do))
+			fmt.Fprintf(&b, "%-8s %-*s -> %s\n", "", width, "", inspect.Plain(one.Do))
 		}
 	}
 	warnings := "1 warning"
@@ -342,20 +344,9 @@ func (f findings) print(w io.Writer) error {
 	return err
 }
 
-// plain keeps what a certificate or a file's name says from steering the
-// terminal, and in one line.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 // printJSON writes the same for programs.
 func (f findings) printJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(inspect.JSON(w))
 	e.SetIndent("", "  ")
 	return e.Encode(struct {
 		Broken   int      `json:"broken"`

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"sidegate/certs/files"
+	"sidegate/certs/inspect"
 	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
@@ -132,7 +133,7 @@ func runExplain(ctx context.Context, p *program) error {
 	}
 	v := j.verdict(ctx, gate, r, id)
 	if q.json {
-		err = json.NewEncoder(p.stdout).Encode(v)
+		err = json.NewEncoder(inspect.JSON(p.stdout)).Encode(v)
 	} else {
 		v.print(p.stdout)
 	}
@@ -206,7 +207,7 @@ func (j *judge) gate(name string) (*tlsproxy.Gate, error) {
 // doubt says what serve would refuse before it asked the rules.
 func (j *judge) doubt(w io.Writer, id policy.Identity) {
 	if u := id.User; u != nil && j.users != nil && u.Method == policy.LocalMethod && !slices.Contains(j.users.Names(), u.Name) {
-		fmt.Fprintf(w, "note: %s is not in the user file, so nobody can prove to be\n", u.Name)
+		line(w, "note: %s is not in the user file, so nobody can prove to be", u.Name)
 	}
 }
 
@@ -312,24 +313,24 @@ func (v *verdict) print(w io.Writer) {
 	}
 	switch v.Decision {
 	case "allow":
-		fmt.Fprintf(w, "allow   %s\n", rule)
+		line(w, "allow   %s", rule)
 	case "audit":
-		fmt.Fprintf(w, "allow   %s, audit: it would be refused for %s\n", rule, v.Reason)
+		line(w, "allow   %s, audit: it would be refused for %s", rule, v.Reason)
 	default:
-		fmt.Fprintf(w, "deny    %s: %s, status %d\n", rule, v.Reason, v.Status)
+		line(w, "deny    %s: %s, status %d", rule, v.Reason, v.Status)
 	}
 	for _, l := range v.Lacks {
-		fmt.Fprintf(w, "lacks   %s\n", l)
+		line(w, "lacks   %s", l)
 	}
 	for _, r := range v.Ambiguous {
 		name := "no rule"
 		if r.Rule != "" {
 			name = "rule " + r.Rule
 		}
-		fmt.Fprintf(w, "read as %s: %s, allowed: %t\n", r.Path, name, r.Allow)
+		line(w, "read as %s: %s, allowed: %t", r.Path, name, r.Allow)
 	}
 	for _, s := range v.Passed {
-		fmt.Fprintf(w, "not by  %s: %s is not %s\n", quoted(s.Rule, s.Line), s.Why, s.Wants)
+		line(w, "not by  %s: %s is not %s", quoted(s.Rule, s.Line), s.Why, s.Wants)
 	}
 }
 

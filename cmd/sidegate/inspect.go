@@ -102,7 +102,7 @@ func runInspect(ctx context.Context, p *program) error {
 		return err
 	}
 	if o.json {
-		e := json.NewEncoder(p.stdout)
+		e := json.NewEncoder(inspect.JSON(p.stdout))
 		e.SetIndent("", "  ")
 		return errors.Join(e.Encode(found), err)
 	}
@@ -296,23 +296,29 @@ func refusal(s *serverFacts, conn *tls.Conn) error {
 
 func (f *inspection) print(w io.Writer, now time.Time) {
 	if s := f.Server; s != nil {
-		fmt.Fprintf(w, "%s: %s, %s, %s, ALPN %s\n", f.Target, s.Version, s.Cipher, cmp.Or(s.Exchange, "no key exchange"), cmp.Or(s.ALPN, "none"))
+		line(w, "%s: %s, %s, %s, ALPN %s", f.Target, s.Version, s.Cipher, cmp.Or(s.Exchange, "no key exchange"), cmp.Or(s.ALPN, "none"))
 		if s.AsksCert {
-			fmt.Fprintf(w, "asks for a client certificate, of %s\n", cmp.Or(strings.Join(s.ClientCAs, " or "), "any CA"))
+			line(w, "asks for a client certificate, of %s", cmp.Or(strings.Join(s.ClientCAs, " or "), "any CA"))
 		}
 		if s.Trusted != "" {
-			fmt.Fprintf(w, "trusted: %s\n", s.Trusted)
+			line(w, "trusted: %s", s.Trusted)
 		}
 	}
 	for _, file := range f.Files {
 		for i := range file.Certificates {
-			fmt.Fprintf(w, "\n%s, certificate %d of %d\n%s", file.Name, i+1, len(file.Certificates), file.Certificates[i].Table(now))
+			fmt.Fprintf(w, "\n%s, certificate %d of %d\n%s", inspect.Plain(file.Name), i+1, len(file.Certificates), file.Certificates[i].Table(now))
 		}
 		if file.Key != "" {
-			fmt.Fprintf(w, "  %-9s %s\n", "its key", file.Key)
+			line(w, "  %-9s %s", "its key", file.Key)
 		}
 		for _, l := range file.CRLs {
-			fmt.Fprintf(w, "\n%s\n  %s\n", file.Name, l)
+			fmt.Fprintf(w, "\n%s\n  %s\n", inspect.Plain(file.Name), inspect.Plain(l))
 		}
 	}
+}
+
+// line prints one line, whatever the strangers said whose words are in it.
+func line(w io.Writer, format string, args ...any) error {
+	_, err := fmt.Fprintln(w, inspect.Plain(fmt.Sprintf(format, args...)))
+	return err
 }

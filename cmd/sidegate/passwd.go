@@ -39,7 +39,7 @@ func runPasswd(_ context.Context, p *program) error {
 		if err := authn.DeleteUser(file, user); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stderr, "deleted %s from %s\n", user, file)
+		line(p.stderr, "deleted %s from %s", user, file)
 		return nil
 	}
 	if err := authn.CheckName(user); err != nil {
@@ -57,7 +57,7 @@ func runPasswd(_ context.Context, p *program) error {
 	if added {
 		verb = "added"
 	}
-	fmt.Fprintf(p.stderr, "%s %s in %s\n", verb, user, file)
+	line(p.stderr, "%s %s in %s", verb, user, file)
 	return nil
 }
 

@@ -150,10 +150,10 @@ func peerPrincipal(name string) string {
 }
 
 func (s *summary) print(w io.Writer) error {
-	for _, line := range slices.Sorted(maps.Keys(s.changed)) {
-		fmt.Fprintf(w, "%6d  %s\n", s.changed[line], line)
+	for _, change := range slices.Sorted(maps.Keys(s.changed)) {
+		line(w, "%6d  %s", s.changed[change], change)
 	}
-	_, err := fmt.Fprintf(w, "%d requests decided again, %d decisions would change; %d were refused before any rule or can't be decided\n",
+	err := line(w, "%d requests decided again, %d decisions would change; %d were refused before any rule or can't be decided",
 		s.decided, s.total(), s.skipped)
 	if err == nil && len(s.changed) > 0 {
 		err = errDenied

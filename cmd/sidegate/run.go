@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"sidegate/certs/inspect"
 	"sidegate/policy"
 )
 
@@ -92,7 +93,7 @@ func (p *program) run(ctx context.Context) int {
 	if errors.Is(err, errBroken) {
 		return exitFailed
 	}
-	fmt.Fprintf(p.stderr, "sidegate: %v\n", err)
+	fmt.Fprintf(p.stderr, "sidegate: %s\n", inspect.PlainLines(err.Error()))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage

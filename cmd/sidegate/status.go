@@ -62,16 +62,16 @@ func printStatus(w io.Writer, body []byte) error {
 	if err := json.Unmarshal(body, &r); err != nil {
 		return fmt.Errorf("read status: %w", err)
 	}
-	fmt.Fprintf(w, "sidegate %s\n", r.Version)
+	line(w, "sidegate %s", r.Version)
 	if r.Draining {
 		fmt.Fprintln(w, "draining")
 	}
 	for _, g := range r.Gates {
-		fmt.Fprintf(w, "gate %s: %s -> %s, %d connections, %d requests, %d upgraded\n", g.Name, g.Listen, g.Upstream, g.Connections, g.Requests, g.Upgraded)
+		line(w, "gate %s: %s -> %s, %d connections, %d requests, %d upgraded", g.Name, g.Listen, g.Upstream, g.Connections, g.Requests, g.Upgraded)
 	}
 	for _, g := range r.Gates {
 		for _, ca := range g.Roots {
-			fmt.Fprintf(w, "gate %s: peers of CA %s, serial %s: %d now, last seen %s\n", g.Name, ca.CA, ca.Serial, ca.Live, rfc3339(ca.LastSeen))
+			line(w, "gate %s: peers of CA %s, serial %s: %d now, last seen %s", g.Name, ca.CA, ca.Serial, ca.Live, rfc3339(ca.LastSeen))
 		}
 	}
 	for _, l := range r.Loaded {
@@ -79,16 +79,15 @@ func printStatus(w io.Writer, body []byte) error {
 		if !l.OK {
 			state = "last good stays: " + l.Err
 		}
-		fmt.Fprintf(w, "%s: generation %s, last loaded %s, %s\n", l.What, l.Generation, rfc3339(l.LastSuccess), state)
+		line(w, "%s: generation %s, last loaded %s, %s", l.What, l.Generation, rfc3339(l.LastSuccess), state)
 	}
 	for _, c := range r.Certificates {
-		fmt.Fprintf(w, "%s %s: %s, serial %s, ends %s\n", c.Use, c.Name, c.Subject, c.Serial, rfc3339(c.NotAfter))
+		line(w, "%s %s: %s, serial %s, ends %s", c.Use, c.Name, c.Subject, c.Serial, rfc3339(c.NotAfter))
 	}
 	for _, warning := range r.Warnings {
-		fmt.Fprintln(w, "warning:", warning)
+		line(w, "warning: %s", warning)
 	}
-	_, err := fmt.Fprintln(w, "rule:", r.Rule)
-	return err
+	return line(w, "rule: %s", r.Rule)
 }
 
 // runDrain begins the drain of the running process and returns when it takes
