@@ -94,6 +94,8 @@ type doctor struct {
 	names  []string // by which somebody calls us
 	mounts string   // the table of mounts
 
+	sockets []string // the tables of TCP sockets
+
 	config   *Config
 	specs    []*gateSpec // that are right
 	likely   []*gateSpec // those, and what the others probably mean
@@ -116,7 +118,7 @@ const (
 )
 
 func newDoctor(names []string) *doctor {
-	return &doctor{names: names, mounts: "/proc/self/mountinfo"}
+	return &doctor{names: names, mounts: "/proc/self/mountinfo", sockets: []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}}
 }
 
 // examine returns what it found, the worst first.
@@ -128,6 +130,7 @@ func (d *doctor) examine(ctx context.Context, environ []string) findings {
 	list = append(list, d.lookAtNames()...)
 	list = append(list, d.lookAtMounts()...)
 	list = append(list, d.lookAtEvents()...)
+	list = append(list, d.lookAtMesh()...)
 	list = append(list, together(ctx, d.attempts())...)
 	list = append(list, d.tellProblems(problems, list)...)
 	list = append(list, d.lookAtRules()...)
