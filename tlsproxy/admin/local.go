@@ -53,7 +53,7 @@ func isOwn(end string) bool {
 	if err != nil {
 		return false
 	}
-	ip := a.Addr().Unmap() // a socket for both families calls 127.0.0.1 ::ffff:127.0.0.1
+	ip := a.Addr() // package net has unmapped it
 	return ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || ip == netip.IPv6Loopback()
 }
 

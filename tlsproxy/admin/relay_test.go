@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -172,4 +173,30 @@ func FuzzRelayGRPC(f *testing.F) {
 			t.Errorf("%x: %d", b, status)
 		}
 	})
+}
+
+// A name is looked up for each probe, and none leaves the pod.
+func TestRelayLooksWhereANameLeads(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Skip(err)
+	}
+	addrs, err := net.LookupIP(host)
+	if err != nil || len(addrs) == 0 || addrs[0].IsLoopback() {
+		t.Skipf("%s leads to no address beyond loopback: %v %v", host, addrs, err)
+	}
+	l, err := net.Listen("tcp", ":0") // it answers there too
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}}
+	app.Start()
+	t.Cleanup(app.Close)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	ask := relayed(t, map[string]string{"http": "http://" + host + ":" + port + "/", "tcp": "tcp://" + host + ":" + port})
+	for _, name := range []string{"http", "tcp"} {
+		if status, _ := ask(name); status != http.StatusBadGateway {
+			t.Errorf("%s: a probe left the pod: %d", name, status)
+		}
+	}
 }
