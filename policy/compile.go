@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -36,7 +35,9 @@ type compiler struct {
 	problems
 	Surroundings
 	sets     map[string]located
-	used     map[string]bool // sets that a rule names
+	used     map[string]bool    // sets that a rule names
+	distinct bool               // of Policy
+	cases    map[string]located // paths so far, by their folded form
 	warnings []string
 }
 
@@ -57,8 +58,9 @@ func (c *compiler) policy(doc *document) *Policy {
 	if doc.Audit.on {
 		c.warn(doc.Audit.at, "audit: nothing is refused for lack of a right, it is only watched")
 	}
-	c.sets, c.used = doc.Sets, map[string]bool{}
-	p := &Policy{file: c.file, audit: doc.Audit.on}
+	c.sets, c.used, c.cases = doc.Sets, map[string]bool{}, map[string]located{}
+	c.pathsCase(doc.PathsCase)
+	p := &Policy{file: c.file, audit: doc.Audit.on, distinct: c.distinct}
 	names := map[string]position{}
 	for i := range doc.Rules {
 		t := &doc.Rules[i]
@@ -71,6 +73,34 @@ func (c *compiler) policy(doc *document) *Policy {
 		c.checkSet(c.sets[name])
 	}
 	return p
+}
+
+// pathsCase reads the only word that there is for it.
+func (c *compiler) pathsCase(w located) {
+	c.distinct = w.text == pathsDistinct
+	if w.at.line > 0 && !c.distinct {
+		c.add(w.at, "paths_case is %q; write %s, or leave it out if case may not count to the application", w.text, pathsDistinct)
+	}
+}
+
+const pathsDistinct = "distinct"
+
+// oneCase refuses paths that are one to an application to which case does not
+// count: no request for them would ever be let through.
+func (c *compiler) oneCase(paths []located) {
+	if c.distinct {
+		return
+	}
+	for _, w := range paths {
+		folded, _ := appendFolded(nil, []byte(w.text))
+		before, again := c.cases[string(folded)]
+		switch {
+		case !again:
+			c.cases[string(folded)] = w
+		case before.text != w.text:
+			c.add(w.at, "%q differs only in case from %q in line %d, and applications may take one for the other; keep one of them, or write paths_case: %s at the top if the application tells them apart", w.text, before.text, before.at.line, pathsDistinct)
+		}
+	}
 }
 
 // name refuses rules that the log could not tell apart.
@@ -90,7 +120,8 @@ func (c *compiler) rule(t *ruleText) *rule {
 	r.gates = c.gates(t.Gates)
 	r.hosts = each(c, t.Hosts, parseHost)
 	r.methods = c.methods(t.Methods)
-	r.paths = each(c, t.Paths, parsePath)
+	r.paths = newPatterns(each(c, t.Paths, parsePath))
+	c.oneCase(t.Paths)
 	r.networks = each(c, t.Networks, ParseNetwork)
 	r.preflight = t.Preflight.on
 	direct := len(t.Peer) > 0 || len(t.User) > 0
@@ -178,13 +209,16 @@ type hostPattern struct {
 }
 
 func parseHost(text string) (hostPattern, error) {
-	name, wildcard := strings.CutPrefix(text, "*.")
-	if _, err := netip.ParseAddr(text); err != nil && !isHostName(name) {
+	canonical, err := HostPattern(text)
+	switch {
+	case err != nil:
 		return hostPattern{}, errors.New("is no host name, without port, or *. and one")
+	case strings.ToLower(text) != text:
+		return hostPattern{}, fmt.Errorf("hosts are compared in lower case: %s", canonical)
+	case canonical != text:
+		return hostPattern{}, fmt.Errorf("hosts are compared in one form: write %s", canonical)
 	}
-	if lower := strings.ToLower(name); lower != name {
-		return hostPattern{}, fmt.Errorf("hosts are compared in lower case: %s", strings.ToLower(text))
-	}
+	name, wildcard := strings.CutPrefix(text, "*.")
 	return hostPattern{name, wildcard}, nil
 }
 
@@ -315,7 +349,7 @@ func (c *compiler) unfit(t *ruleText, is func(GateKind) bool) string {
 
 // openToAll warns of a rule by which everybody may do everything.
 func (c *compiler) openToAll(t *ruleText, r *rule) {
-	everywhere := len(r.paths) == 0 || slices.ContainsFunc(r.paths, func(p pathPattern) bool { return p.text == "/**" })
+	everywhere := len(r.paths.exact) == 0 || slices.ContainsFunc(r.paths.exact, func(p pathPattern) bool { return p.text == "/**" })
 	for _, d := range r.allow {
 		if everywhere && len(r.methods) == 0 && !r.preflight && len(d.peers) == 0 && slices.ContainsFunc(d.users, func(u userPrincipal) bool { return u.anyone }) {
 			c.warn(t.at, "rule %q lets anyone do anything", r.name)
@@ -326,8 +360,12 @@ func (c *compiler) openToAll(t *ruleText, r *rule) {
 // reachable refuses a rule whose every request an earlier one decides.
 func (c *compiler) reachable(before []rule, r *rule, t *ruleText) {
 	for i := range before {
-		if before[i].covers(r) {
+		switch {
+		case before[i].covers(r, false):
 			c.add(t.at, "rule %q is never reached: %q in line %d decides all of its requests", r.name, before[i].name, before[i].line)
+			return
+		case !c.distinct && !(r.paths.plain && before[i].paths.plain) && before[i].covers(r, true):
+			c.add(t.at, "rule %q is never reached where case does not count in paths: %q in line %d decides all of its requests; write paths_case: %s at the top if the application tells them apart", r.name, before[i].name, before[i].line, pathsDistinct)
 			return
 		}
 	}

@@ -30,7 +30,8 @@
 // alice, group:ldap/ops a group that the method ldap vouches for. So nobody
 // becomes somebody by taking a name elsewhere.
 //
-// Where an application may read a path as another one, the rules are asked for
+// Where an application may read a request in another way, the rules are asked for
 // every reading, and all must come to the same rule and answer: see
-// [ParseTarget].
+// [Policy.Decide]. A target or host that has no usual reading is refused before
+// that, by [ParseTarget] and [ParseHost].
 package policy

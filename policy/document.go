@@ -16,10 +16,11 @@ import (
 // document is a policy file as it is written. Its fields, in their order, are
 // the keys of the file; doc is what editors show, see [Schema].
 type document struct {
-	Version located            `yaml:"version" doc:"Always 1."`
-	Audit   flag               `yaml:"audit" doc:"true lets every refusal of a rule pass, and logs and counts it."`
-	Sets    map[string]located `yaml:"sets" doc:"Local names for principals: set:NAME."`
-	Rules   []ruleText         `yaml:"rules" doc:"The first rule that a request selects decides. Where none is selected, the answer is no."`
+	Version   located            `yaml:"version" doc:"Always 1."`
+	Audit     flag               `yaml:"audit" doc:"true lets every refusal of a rule pass, and logs and counts it."`
+	PathsCase located            `yaml:"paths_case" doc:"distinct: the application tells /A from /a. Default: it may not, so the same rule must decide about both."`
+	Sets      map[string]located `yaml:"sets" doc:"Local names for principals: set:NAME."`
+	Rules     []ruleText         `yaml:"rules" doc:"The first rule that a request selects decides. Where none is selected, the answer is no."`
 }
 
 // ruleText is a rule as it is written.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -11,17 +12,21 @@ import (
 type Explanation struct {
 	Decision
 	Path string // as rules read it
-	// Ambiguous are the decisions under each reading of the path, where they
-	// are not all the same; else nil.
+	// Ambiguous are readings of the request about which the decisions differ, the
+	// first of each kind; else nil.
 	Ambiguous []Reading
-	Passed    []Passed // the rules before the one that decided
-	Line      int      // of the rule that decided, in the policy file; 0: none
-	Unmet     []string // what each alternative of that rule lacks; nil when allowed
+	// Unread is why no reading was judged at all; "": they were.
+	Unread string
+	Passed []Passed // the rules before the one that decided
+	Line   int      // of the rule that decided, in the policy file; 0: none
+	Unmet  []string // what each alternative of that rule lacks; nil when allowed
 }
 
-// Reading is what is decided if an application reads the path so.
+// Reading is what is decided if an application reads the request so.
 type Reading struct {
-	Path string `json:"path"`
+	Method  string `json:"method,omitempty"`
+	Path    string `json:"path"`
+	AnyCase bool   `json:"any_case,omitempty"` // case does not count to the application
 	Decision
 }
 
@@ -37,14 +42,13 @@ type Passed struct {
 func (p *Policy) Explain(ctx context.Context, r *Request, id Identity) Explanation {
 	e := Explanation{Decision: p.Decide(ctx, r, id), Path: r.Path}
 	if e.Reason == AmbiguousTarget {
-		for _, path := range append([]string{r.Path}, r.Readings...) {
-			e.Ambiguous = append(e.Ambiguous, Reading{path, p.decide(r, path, id)})
-		}
+		e.Ambiguous, e.Unread = p.differing(r, id)
 		return e
 	}
+	usual := reading{method: r.Method, path: []byte(r.Path)}
 	for i := range p.rules {
 		rule := &p.rules[i]
-		why := rule.passesOver(r, r.Path, id)
+		why := rule.passesOver(r, usual, id)
 		if why == "" {
 			e.Line = rule.line
 			if !e.Allow || e.Audit {
@@ -57,11 +61,31 @@ func (p *Policy) Explain(ctx context.Context, r *Request, id Identity) Explanati
 	return e
 }
 
+// differing are the readings by which different rules decide, or why there are
+// none.
+func (p *Policy) differing(r *Request, id Identity) (list []Reading, unread string) {
+	if _, complete := p.methods(nil, r); !complete {
+		return nil, errOverrides
+	}
+	if p.namesPaths && tooAmbiguous(r) {
+		return nil, fmt.Sprintf("the path has several readings and more than %d bytes", maxAmbiguous)
+	}
+	seen := map[int]bool{}
+	p.readings(r, func(v reading) bool {
+		if i := p.selects(r, v, id); !seen[i] {
+			seen[i] = true
+			list = append(list, Reading{v.method, cmp.Or(string(v.path), r.Path), v.folded, p.answer(i, id)})
+		}
+		return true
+	})
+	return list, ""
+}
+
 // wants is what a rule says about the thing that did not fit.
 func (r *rule) wants(why string) string {
 	switch why {
 	case "path":
-		return list(r.paths, func(p pathPattern) string { return p.text })
+		return list(r.paths.exact, func(p pathPattern) string { return p.text })
 	case "gate":
 		return strings.Join(r.gates, " ")
 	case "method":

@@ -24,10 +24,10 @@ type Request struct {
 	Remote     netip.Addr // the other end of the connection; zero on a unix socket
 	ServerName string     // SNI of the handshake, lower case, without a trailing dot
 	Method     string     // empty on a TCP gate, as are the fields below
-	Host       string     // authority without port, lower case, without a trailing dot
+	Host       string     // canonical authority without port, of ParseHost; "": the client named none
 	Target     string     // path and query exactly as received
-	Path       string     // the canonical path: what rules are matched against
-	Readings   []string   // what applications may take the path for instead, of ParseTarget
+	Path       string     // the canonical path, of ParseTarget: what rules are matched against
+	Overrides  []string   // methods that fields name instead, of MethodOverrides
 	Preflight  bool       // of IsPreflight
 	Header     Header     // for authenticators, rules don't look at it; nil on a TCP gate
 }
@@ -112,7 +112,7 @@ const (
 	CRLExpired      Reason = "crl_expired"        // the issuer's CRL is overdue
 	Loop            Reason = "loop"               // the gate's own upstream leads back to it
 	BadRequest      Reason = "bad_request"        // framing, several credentials, odd headers
-	AmbiguousTarget Reason = "ambiguous_target"   // the path has more than one reading
+	AmbiguousTarget Reason = "ambiguous_target"   // path or method has more than one reading
 	MethodRefused   Reason = "method_not_allowed" // TRACE, CONNECT
 	WrongHost       Reason = "wrong_host"         // authority is not one of the gate's
 	NoCredentials   Reason = "no_credentials"     // a user is demanded and none was proven

@@ -13,10 +13,26 @@ import (
 // decides; where none is selected, the answer is no.
 type Policy struct {
 	rules    []rule
-	prefixes []string // what a path must begin with for each of the rules, close together in memory
-	file     string   // that it was read from; "": none
-	audit    bool     // every refusal by a rule, or for lack of one, passes
+	prefixes prefixes
+	file     string // that it was read from; "": none
+	audit    bool   // every refusal by a rule, or for lack of one, passes
 	warnings []string
+
+	distinct     bool // the application tells paths apart that differ only in case
+	foldsPaths   bool // folding changes a pattern
+	namesPaths   bool // a rule does
+	namesMethods bool // likewise
+}
+
+// prefixes are what a path must begin with for each of the rules, close together
+// in memory.
+type prefixes struct{ exact, folded []string }
+
+func (p *prefixes) in(folded bool) []string {
+	if folded {
+		return p.folded
+	}
+	return p.exact
 }
 
 // rule selects requests and says who may make them. An empty list selects all.
@@ -26,7 +42,7 @@ type rule struct {
 	gates     []string
 	hosts     []hostPattern
 	methods   []string
-	paths     []pathPattern
+	paths     patterns
 	networks  []netip.Prefix
 	preflight bool
 	of        *demand // of a rule that denies: whom it selects; nil: all
@@ -44,51 +60,85 @@ type demand struct {
 	provable bool // a configured method could prove one of users
 }
 
-// Decide answers a request. A path that applications may read in several ways
-// must be answered by the same rule in the same way under each, else nobody
-// knows which request this is. It allocates nothing and may be called
-// concurrently.
+// Decide answers a request. Where applications may read it in several ways, the
+// same rule must answer in the same way under each, else nobody knows which
+// request this is:
+//
+//   - The path may be decoded again, cut at a decoded # or ? or at parameters,
+//     and have its slashes merged and its backslashes turned. Such a path has at
+//     most 4 KiB.
+//   - Case may not count in paths, unless the policy says paths_case: distinct.
+//   - The method may be the one that a field or the query names instead.
+//
+// Only readings that a rule could tell apart are made. Decide allocates nothing
+// and may be called concurrently.
 func (p *Policy) Decide(_ context.Context, r *Request, id Identity) Decision {
-	d := p.decide(r, r.Path, id)
-	for _, reading := range r.Readings {
-		if p.decide(r, reading, id) != d {
-			return Decision{Reason: AmbiguousTarget}
+	selected := undecided
+	complete := p.readings(r, func(v reading) bool {
+		i := p.selects(r, v, id)
+		if selected == undecided {
+			selected = i
 		}
+		return i == selected
+	})
+	if !complete {
+		return Decision{Reason: AmbiguousTarget}
 	}
-	return d
+	return p.answer(selected, id)
 }
 
-// decide answers for one reading of the path.
-func (p *Policy) decide(r *Request, path string, id Identity) Decision {
-	for i, prefix := range p.prefixes {
-		if !strings.HasPrefix(path, prefix) {
+// Instead of the index of a rule.
+const (
+	noRule    = -1
+	undecided = -2
+)
+
+// readings calls visit with each way in which applications may read the request,
+// the usual one first, until visit returns false. It reports whether visit has
+// seen them all.
+func (p *Policy) readings(r *Request, visit func(reading) bool) bool {
+	var array [maxMethods]string
+	methods, complete := p.methods(array[:0], r)
+	return complete && p.pathReadings(r, func(path []byte, folded bool) bool {
+		for _, m := range methods {
+			if !visit(reading{m, path, folded}) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// selects is the index of the rule that decides about one reading of a request,
+// or noRule. Its answer depends on nothing else of the request.
+func (p *Policy) selects(r *Request, v reading, id Identity) int {
+	for i, prefix := range p.prefixes.in(v.folded) {
+		if len(v.path) < len(prefix) || string(v.path[:len(prefix)]) != prefix {
 			continue
 		}
-		if rule := &p.rules[i]; rule.passesOver(r, path, id) == "" {
-			return p.audited(rule.decide(id), rule.audit)
+		if p.rules[i].passesOver(r, v, id) == "" {
+			return i
 		}
 	}
-	return p.audited(Decision{Reason: NoRule}, false)
+	return noRule
+}
+
+// answer is that of the rule with the index.
+func (p *Policy) answer(i int, id Identity) Decision {
+	if i == noRule {
+		return p.audited(Decision{Reason: NoRule}, false)
+	}
+	return p.audited(p.rules[i].decide(id), p.rules[i].audit)
 }
 
 // append adds a rule behind the others.
 func (p *Policy) append(r rule) {
+	p.foldsPaths = p.foldsPaths || len(r.paths.exact) > 0 && !r.paths.plain
+	p.namesPaths = p.namesPaths || len(r.paths.exact) > 0
+	p.namesMethods = p.namesMethods || len(r.methods) > 0 || r.preflight
 	p.rules = append(p.rules, r)
-	p.prefixes = append(p.prefixes, r.prefix())
-}
-
-// prefix is what every path begins with that the rule selects.
-func (r *rule) prefix() string {
-	if len(r.paths) == 0 {
-		return ""
-	}
-	prefix := r.paths[0].literal
-	for i := range r.paths {
-		for !strings.HasPrefix(r.paths[i].literal, prefix) {
-			prefix = prefix[:len(prefix)-1]
-		}
-	}
-	return prefix
+	p.prefixes.exact = append(p.prefixes.exact, r.paths.prefix(false))
+	p.prefixes.folded = append(p.prefixes.folded, r.paths.prefix(true))
 }
 
 // audited lets a refusal pass that is only to be watched.
@@ -104,19 +154,19 @@ func (p *Policy) Changed() <-chan struct{} { return nil }
 
 // passesOver says why a rule does not select a request, "" if it does. What
 // fails most often comes first.
-func (r *rule) passesOver(req *Request, path string, id Identity) string {
+func (r *rule) passesOver(req *Request, v reading, id Identity) string {
 	switch {
-	case len(r.paths) > 0 && !r.matchPath(path):
+	case len(r.paths.exact) > 0 && !r.paths.match(v.path, v.folded):
 		return "path"
 	case len(r.gates) > 0 && !slices.Contains(r.gates, req.Gate):
 		return "gate"
-	case len(r.methods) > 0 && !slices.Contains(r.methods, req.Method):
+	case len(r.methods) > 0 && !slices.Contains(r.methods, v.method):
 		return "method"
 	case len(r.hosts) > 0 && !r.matchHost(req.Host):
 		return "host"
 	case len(r.networks) > 0 && !r.matchNetwork(req.Client):
 		return "network"
-	case r.preflight && !req.Preflight:
+	case r.preflight && !(req.Preflight && v.method == req.Method):
 		return "preflight"
 	case r.of != nil && !r.of.peerMet(id.Peer):
 		return "peer"
@@ -124,15 +174,6 @@ func (r *rule) passesOver(req *Request, path string, id Identity) string {
 		return "user"
 	}
 	return ""
-}
-
-func (r *rule) matchPath(path string) bool {
-	for i := range r.paths {
-		if r.paths[i].match(path) {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *rule) matchHost(host string) bool {
@@ -164,13 +205,14 @@ func IsPreflight(method string, h Header) bool {
 	return method == "OPTIONS" && h.Get("Origin") != "" && h.Get("Access-Control-Request-Method") != ""
 }
 
-// covers reports whether r surely selects each request that other would.
-func (r *rule) covers(other *rule) bool {
+// covers reports whether r surely selects each request that other would, folded
+// or not.
+func (r *rule) covers(other *rule, folded bool) bool {
 	return r.of == nil && (!r.preflight || other.preflight) &&
 		coversAll(r.gates, other.gates, func(a, b string) bool { return a == b }) &&
 		coversAll(r.methods, other.methods, func(a, b string) bool { return a == b }) &&
 		coversAll(r.hosts, other.hosts, func(a, b hostPattern) bool { return a == b || !b.wildcard && a.match(b.name) }) &&
-		coversAll(r.paths, other.paths, func(a, b pathPattern) bool { return a.covers(&b) }) &&
+		coversAll(r.paths.in(folded), other.paths.in(folded), func(a, b pathPattern) bool { return a.covers(&b) }) &&
 		coversAll(r.networks, other.networks, func(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(b.Addr()) })
 }
 

@@ -12,6 +12,7 @@ func Schema() ([]byte, error) {
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["title"] = "Sidegate policy"
 	s["properties"].(schema)["version"].(schema)["const"] = 1
+	s["properties"].(schema)["paths_case"].(schema)["const"] = pathsDistinct
 	rule := s["properties"].(schema)["rules"].(schema)["items"].(schema)
 	rule["properties"].(schema)["name"].(schema)["type"] = "string"
 	rule["required"] = []string{"name"}

@@ -1,14 +1,16 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
-	"slices"
+	"fmt"
 	"strings"
 )
 
 var (
 	errTargetForm    = errors.New("the target is not a path")
-	errTargetControl = errors.New("the path holds a control byte, a backslash or a raw #")
+	errTargetByte    = errors.New("the target holds a byte that must not stand there as it is")
+	errTargetControl = errors.New("the path holds a control byte, a backslash or a #")
 	errTargetDots    = errors.New("the path holds a dot segment")
 	errTargetEscape  = errors.New("the path holds a percent-escape that is broken, too often repeated or longer than its character needs")
 )
@@ -17,81 +19,63 @@ var (
 // which rules read it, or why the target must not be forwarded. The target
 // itself is forwarded as it came.
 //
+// A target is printable ASCII without blanks: applications end a path at a raw
+// blank, and differ about what is one (Python takes 0x85 and 0xA0 for blanks).
+//
 // Percent-escapes are decoded once, except those whose decoded form has a
 // meaning of its own in a path: %2F %5C %3B %23 %3F %25 stay, in upper case.
-// Where applications may read such a path as another one, readings are those
-// others: [Policy.Decide] asks for each. They are nil for nearly every request.
-func ParseTarget(target string) (path string, readings []string, err error) {
-	path, _, _ = strings.Cut(target, "?")
+// Applications may read such a path as another one; see [Policy.Decide].
+func ParseTarget(target string) (path string, err error) {
+	path, query, _ := strings.Cut(target, "?")
 	if path == "" || path[0] != '/' {
-		return "", nil, errTargetForm
+		return "", errTargetForm
+	}
+	if err := checkRaw(path, query); err != nil {
+		return "", err
 	}
 	if isPlainPath(path) {
-		return path, nil, nil
+		return path, nil
 	}
-	if err := checkPath(path); err != nil {
-		return "", nil, err
-	}
-	canonical := decodePath(path)
-	return canonical, otherReadings(path, canonical), nil
+	return canonicalPath(path)
 }
 
-// otherReadings are the paths that an application may take a checked path for,
-// other than the canonical one: each way of decoding it, followed by every
-// combination of what readers do to the result.
-func otherReadings(path, canonical string) []string {
-	once := unescape(path)
-	twice := once
-	for next := unescape(twice); next != twice; next = unescape(twice) {
-		twice = next // checkPath saw that this ends
-	}
-	var all []string
-	for _, decoded := range []string{canonical, once, twice} {
-		for habits := range 1 << len(readerHabits) {
-			reading := decoded
-			for i, habit := range readerHabits {
-				if habits&(1<<i) != 0 {
-					reading = habit(reading)
-				}
-			}
-			if reading != canonical && !slices.Contains(all, reading) {
-				all = append(all, reading)
+// checkRaw refuses bytes that a target holds only percent-encoded (RFC 3986, 2),
+// but for those that applications see as they were sent.
+func checkRaw(path, query string) error {
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; {
+		case c <= ' ' || c >= 0x7f || c == '\\' || c == '#':
+			return rawByte(c)
+		case c == '%':
+			if _, valid := escaped(path, i); !valid {
+				return rawByte(c)
 			}
 		}
 	}
-	return all
-}
-
-// readerHabits is what applications and their frameworks do to a path before
-// they look it up, in this order.
-var readerHabits = []func(string) string{
-	cutQuery, backslashes, cutParameters, mergeSlashes,
-}
-
-// cutQuery ends the path at a decoded # or ?.
-func cutQuery(path string) string {
-	if i := strings.IndexAny(path, "#?"); i >= 0 {
-		return path[:i]
+	for i := 0; i < len(query); i++ {
+		if c := query[i]; c <= ' ' || c >= 0x7f || c == '#' {
+			return rawByte(c)
+		}
 	}
-	return path
+	return nil
 }
 
-func backslashes(path string) string { return strings.ReplaceAll(path, `\`, "/") }
-
-// cutParameters ends each segment at its first semicolon (RFC 3986, 3.3).
-func cutParameters(path string) string {
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		segments[i], _, _ = strings.Cut(s, ";")
-	}
-	return strings.Join(segments, "/")
+func rawByte(c byte) error {
+	return fmt.Errorf("%w: %q; percent-encode it as %%%02X", errTargetByte, []byte{c}, c)
 }
 
-func mergeSlashes(path string) string {
-	for strings.Contains(path, "//") {
-		path = strings.ReplaceAll(path, "//", "/")
+// canonicalPath checks and decodes a path.
+func canonicalPath(path string) (string, error) {
+	if strings.ContainsAny(path, `\#`) {
+		return "", errTargetControl
 	}
-	return path
+	if !validEscapes(path) {
+		return "", errTargetEscape
+	}
+	if err := checkPath([]byte(path)); err != nil {
+		return "", err
+	}
+	return decodePath(path), nil
 }
 
 // isPlainPath reports whether the path needs no second look: no escape, no
@@ -117,53 +101,64 @@ const maxDecodings = 4
 
 // checkPath refuses paths that some reader would resolve to another one
 // (CVE-2021-29492 and its kin: `%2e`, `%252e`, `..;`, `%5c`), reading the
-// path as received and as each further decoding shows it.
-func checkPath(path string) error {
-	if HasControl(path) || strings.ContainsAny(path, `\#`) {
-		return errTargetControl
-	}
-	if !validEscapes(path) {
-		return errTargetEscape
-	}
+// path as received and as each further decoding shows it. It overwrites path.
+func checkPath(path []byte) error {
 	for range maxDecodings {
-		if hasDotSegment(path) {
-			return errTargetDots
+		if err := checkDecoded(path); err != nil {
+			return err
 		}
-		next := unescape(path)
-		if HasControl(next) {
-			return errTargetControl
-		}
-		if hasOverlong(next) {
-			return errTargetEscape
-		}
-		if next == path {
+		decoded := unescape(path)
+		if len(decoded) == len(path) {
 			return nil
 		}
-		path = next
+		path = decoded
 	}
 	return errTargetEscape
 }
 
-// hasOverlong reports whether s holds the beginning of a character that takes
-// more bytes of UTF-8 than it needs (RFC 3629, 10): decoders that are not strict
-// see a slash or a dot there.
-func hasOverlong(s string) bool {
-	for i := 0; i+1 < len(s); i++ {
-		next := s[i+1]
-		switch s[i] {
-		case 0xc0, 0xc1:
-			if next&0xc0 == 0x80 {
-				return true
-			}
-		case 0xe0:
-			if next&0xe0 == 0x80 {
-				return true
-			}
-		case 0xf0:
-			if next&0xf0 == 0x80 {
-				return true
-			}
+// checkDecoded looks at one reading, in one pass: it may be long, and nobody has
+// shown a credential yet.
+func checkDecoded(path []byte) error {
+	begins := true // a segment
+	for i, c := range path {
+		switch {
+		case c == '/' || c == '\\':
+			begins = true
+			continue
+		case begins && c == '.' && isDotSegment(path[i:]):
+			return errTargetDots
+		case c < 0x20 || c == 0x7f:
+			return errTargetControl
+		case c >= 0xc0 && isOverlong(path[i:]):
+			return errTargetEscape
 		}
+		begins = false
+	}
+	return nil
+}
+
+// isDotSegment reports whether s begins with the segment "." or "..". Slashes and
+// backslashes are separators, parameters end the name (`..;x` is `..` to servlet
+// containers), and so does a decoded query or fragment.
+func isDotSegment(s []byte) bool {
+	s = bytes.TrimPrefix(s[1:], []byte("."))
+	return len(s) == 0 || bytes.IndexByte([]byte(`/\;?#`), s[0]) >= 0
+}
+
+// isOverlong reports whether s begins with a character that takes more bytes of
+// UTF-8 than it needs (RFC 3629, 10): decoders that are not strict see a slash
+// or a dot there.
+func isOverlong(s []byte) bool {
+	if len(s) < 2 {
+		return false
+	}
+	switch next := s[1]; s[0] {
+	case 0xc0, 0xc1:
+		return next&0xc0 == 0x80
+	case 0xe0:
+		return next&0xe0 == 0x80
+	case 0xf0:
+		return next&0xf0 == 0x80
 	}
 	return false
 }
@@ -172,18 +167,6 @@ func hasOverlong(s string) bool {
 func HasControl(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < 0x20 || s[i] == 0x7f {
-			return true
-		}
-	}
-	return false
-}
-
-// hasDotSegment takes slashes and backslashes for separators and ends a
-// segment's name at its parameters (`..;x` is `..` to servlet containers).
-func hasDotSegment(path string) bool {
-	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
-		name, _, _ := strings.Cut(segment, ";")
-		if name == "." || name == ".." {
 			return true
 		}
 	}
@@ -202,14 +185,14 @@ func validEscapes(s string) bool {
 	return true
 }
 
-// unescape decodes every percent-escape once. A % that starts none is what a
-// decoded "%25" was, and stays.
-func unescape(s string) string {
-	if !strings.Contains(s, "%") {
+// unescape decodes every percent-escape once, in place. A % that starts none is
+// what a decoded "%25" was, and stays.
+func unescape(s []byte) []byte {
+	to := bytes.IndexByte(s, '%')
+	if to < 0 {
 		return s
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
+	for i := to; i < len(s); i++ {
 		c := s[i]
 		if c == '%' {
 			if decoded, valid := escaped(s, i); valid {
@@ -217,13 +200,14 @@ func unescape(s string) string {
 				i += 2
 			}
 		}
-		b.WriteByte(c)
+		s[to] = c
+		to++
 	}
-	return b.String()
+	return s[:to]
 }
 
 // escaped returns the byte that the escape at s[i:] stands for.
-func escaped(s string, i int) (byte, bool) {
+func escaped[T string | []byte](s T, i int) (byte, bool) {
 	if i+2 >= len(s) {
 		return 0, false
 	}
@@ -250,6 +234,7 @@ func decodePath(path string) string {
 		return path
 	}
 	var b strings.Builder
+	b.Grow(len(path))
 	for i := 0; i < len(path); i++ {
 		c, valid := escaped(path, i)
 		switch {

@@ -39,6 +39,9 @@ func (x *exchange) logAccess(took time.Duration) {
 	}
 	attrs = appendSet(attrs, "rule", x.rule)
 	attrs = appendSet(attrs, "reason", string(x.reason))
+	if x.cause != nil {
+		attrs = append(attrs, slog.String("err", x.cause.Error()))
+	}
 	attrs = appendSet(attrs, "audit", string(x.audit))
 	attrs = appendSet(attrs, "trace_id", x.trace)
 	x.gate.log.LogAttrs(x.in.Context(), slog.LevelInfo, "request", attrs...)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,7 +169,7 @@ func (c *conn) goodbye(code uint16) {
 // learn takes from a finished handshake what requests will need. It returns how
 // the peer is verified now.
 func (c *conn) learn(state *tls.ConnectionState, g *gate) (p peerVerdict) {
-	c.serverName = CanonicalHost(state.ServerName)
+	c.serverName = strings.ToLower(strings.TrimSuffix(state.ServerName, "."))
 	c.chain = state.PeerCertificates
 	if len(state.PeerCertificates) == 0 {
 		return p

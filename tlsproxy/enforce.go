@@ -194,7 +194,7 @@ func (x *exchange) leave() {
 	}
 	if x.in.ProtoMajor < 2 && len(x.in.RequestURI) <= maxRemembered && len(x.in.Host) <= maxRemembered {
 		c.last = x.question
-		c.last.req.Header, c.last.req.Target = nil, "" // rules don't look at them
+		c.last.req.Header = nil // rules don't look at it
 	}
 }
 

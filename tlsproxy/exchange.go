@@ -27,6 +27,7 @@ type exchange struct {
 	trace     string
 	rule      string
 	reason    policy.Reason
+	cause     error         // what is wrong with the request, for its log line; nil: nothing to say
 	audit     policy.Reason // why it would be refused, were that not only watched
 	bare      bool          // the application is told nobody's name
 	started   time.Time
@@ -134,20 +135,27 @@ func (x *exchange) canonicalise() *denial {
 		Method:     r.Method,
 		Host:       r.Host,
 		Target:     r.RequestURI,
+		Overrides:  policy.MethodOverrides(r.Header),
 		Preflight:  policy.IsPreflight(r.Method, r.Header),
 		Header:     r.Header,
 	}
 	if (r.ProtoMajor >= 2 || x.gate.Plaintext) && headSize(r) > x.gate.budget.HeaderBytes+headSlack {
 		return &denial{status: http.StatusRequestHeaderFieldsTooLarge, reason: headTooLarge}
 	}
-	if r.ProtoMajor >= 2 && len(r.Header["Host"]) > 0 && r.Header["Host"][0] != r.Host {
-		return badRequest(policy.BadRequest) // RFC 9113 8.3.1: :authority and host disagree
+	if refusal := x.gate.Canonicalise(&x.req); refusal != nil {
+		x.cause = refusal.Err
+		return &denial{status: x.gate.Status(policy.Decision{Reason: refusal.Reason}), reason: refusal.Reason}
 	}
-	if reason := x.gate.Canonicalise(&x.req); reason != "" {
-		return &denial{status: x.gate.Status(policy.Decision{Reason: reason}), reason: reason}
+	if hosts := r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != r.Host {
+		x.cause = errHosts
+		return badRequest(policy.BadRequest)
 	}
 	if x.gate.MaxBody > 0 && r.ContentLength > x.gate.MaxBody {
 		return &denial{status: http.StatusRequestEntityTooLarge, reason: bodyTooLarge}
+	}
+	if r.Host == "" && (x.gate.Upstream.H2C || isGRPC(r.Header)) && r.Header.Get("Upgrade") == "" {
+		x.cause = errNoHost
+		return badRequest(policy.BadRequest)
 	}
 	if !forwardable(r) {
 		return badRequest(policy.AmbiguousTarget)
@@ -155,7 +163,13 @@ func (x *exchange) canonicalise() *denial {
 	return nil
 }
 
-// forwardable reports whether net/http can send the target as it came. It
+// errHosts is of HTTP/2, which has a field besides :authority (RFC 9113 8.3.1).
+var errHosts = errors.New(":authority and host name several hosts")
+
+// errNoHost is of net/http's HTTP/2, which leaves no host out and knows no empty one.
+var errNoHost = errors.New("an application that speaks HTTP/2 wants to know the host, and the request names none")
+
+// forwardable reports whether net/http can send the request as it came. It
 // takes what follows a leading // for a host, and so can't be told the path
 // literally there.
 func forwardable(r *http.Request) bool {

@@ -251,6 +251,9 @@ func rewrite(pr *httputil.ProxyRequest) {
 func setTarget(out, in *http.Request) {
 	out.URL.Scheme = "http"
 	out.URL.Host = "upstream" // where to dial is not taken from here
+	if out.Host == "" {
+		out.Host = noHost
+	}
 	path, query, hasQuery := strings.Cut(in.RequestURI, "?")
 	out.URL.RawQuery = query
 	out.URL.ForceQuery = hasQuery && query == ""
@@ -258,6 +261,10 @@ func setTarget(out, in *http.Request) {
 		out.URL.Opaque = path
 	}
 }
+
+// noHost makes net/http send an empty Host field (RFC 9112 3.2), which it does for
+// hosts that are none. For an empty one it would take the URL's.
+const noHost = " "
 
 // dropH2CUpgrade keeps clients from tunnelling past the per-request checks.
 func dropH2CUpgrade(h http.Header) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -187,17 +186,6 @@ func (g *Gate) servesHost(host string) bool {
 		}
 	}
 	return false
-}
-
-// CanonicalHost is the authority without port and trailing dot, in lower
-// case: the form in which hosts are compared. An IPv6 literal loses its brackets.
-func CanonicalHost(authority string) string {
-	host := authority
-	if h, _, err := net.SplitHostPort(authority); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
 // minVersion is the oldest version of TLS that the gate speaks.

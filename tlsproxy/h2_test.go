@@ -2,9 +2,9 @@ package tlsproxy_test
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -16,7 +16,7 @@ import (
 )
 
 // beginH2 opens an HTTP/2 connection by hand.
-func beginH2(t *testing.T, conn *tls.Conn) *http2.Framer {
+func beginH2(t *testing.T, conn net.Conn) *http2.Framer {
 	t.Helper()
 	_, err := conn.Write([]byte(http2.ClientPreface))
 	must(t, err)
@@ -43,7 +43,13 @@ func (w *world) h2Request(t *testing.T, list [][2]string) string {
 	t.Helper()
 	c := w.config(nil)
 	c.NextProtos = []string{"h2"}
-	framer := beginH2(t, w.dial(c))
+	return h2Status(t, w.dial(c), list)
+}
+
+// h2Status is the same by a connection that is there.
+func h2Status(t *testing.T, conn net.Conn, list [][2]string) string {
+	t.Helper()
+	framer := beginH2(t, conn)
 	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields(t, list), EndHeaders: true, EndStream: true}))
 	for {
 		frame, err := framer.ReadFrame()

@@ -96,7 +96,8 @@ func TestDenialBody(t *testing.T) {
 }
 
 // HTTP-07: fields and parameters that name another target or method change
-// neither what is decided nor what is forwarded.
+// neither what is decided nor what is forwarded (where rules name methods, see
+// TestMethodOverride).
 func TestTargetIsTheRealOne(t *testing.T) {
 	app := newRecorder(t)
 	w := newWorld(t, upstream(app.url))

@@ -17,7 +17,7 @@ func (x *exchange) redirect() {
 		x.refuse(d)
 		return
 	}
-	if x.req.Host == "" || strings.ContainsAny(x.req.Host, `/\@?#% `) {
+	if x.req.Host == "" { // there is nowhere to send it
 		x.refuse(badRequest(policy.BadRequest))
 		return
 	}
@@ -28,8 +28,12 @@ func (x *exchange) redirect() {
 	case strings.Contains(host, ":"):
 		host = "[" + host + "]"
 	}
+	target := x.req.Target
+	if target == "*" {
+		target = "" // of OPTIONS, whose URL has no path (RFC 9112 3.2.4)
+	}
 	h := x.answer.Header()
-	h.Set("Location", "https://"+host+x.req.Target)
+	h.Set("Location", "https://"+host+target)
 	h.Set("Content-Length", "0")
 	x.answer.WriteHeader(http.StatusPermanentRedirect)
 }

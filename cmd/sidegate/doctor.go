@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"sidegate/certs/inspect"
+	"sidegate/policy"
 )
 
 // level is how bad a finding is.
@@ -379,8 +379,8 @@ func runDoctor(ctx context.Context, p *program, names []string, asJSON bool) err
 
 // callable reports whether somebody could call us by the name.
 func callable(name string) bool {
-	_, err := netip.ParseAddr(name)
-	return err == nil || hostPattern.MatchString(strings.ToLower(strings.TrimSuffix(name, "."))) && !strings.Contains(name, ":")
+	_, err := policy.HostPattern(name)
+	return err == nil
 }
 
 // number is such as 1 CA, 2 CAs.

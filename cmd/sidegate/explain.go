@@ -28,6 +28,7 @@ type question struct {
 	peer, cert, user, groups, email string
 	log                             string
 	preflight, json                 bool
+	override                        string
 	method, target                  string
 }
 
@@ -49,6 +50,7 @@ passwords are not asked for: whoever is named counts as proven.
     --user [METHOD/]NAME, --groups METHOD/A,METHOD/B, --email ADDRESS
                         the user; METHOD is local unless said
     --preflight         it is a CORS preflight
+    --override METHOD   a field such as X-HTTP-Method-Override names this method
     --json              the answer as JSON
     --log FILE          replay an access log (- for stdin) and print the
                         decisions that would change
@@ -69,7 +71,7 @@ func parseQuestion(args []string) (*question, error) {
 	flags.SetOutput(io.Discard)
 	for name, to := range map[string]*string{
 		"policy": &q.policy, "gate": &q.gate, "host": &q.host, "from": &q.from, "peer": &q.peer,
-		"cert": &q.cert, "user": &q.user, "groups": &q.groups, "email": &q.email, "log": &q.log,
+		"override": &q.override, "cert": &q.cert, "user": &q.user, "groups": &q.groups, "email": &q.email, "log": &q.log,
 	} {
 		flags.StringVar(to, name, "", "")
 	}
@@ -261,11 +263,14 @@ func peerOfFile(file string) (*policy.Peer, error) {
 
 func (q *question) request(g *tlsproxy.Gate) (*policy.Request, error) {
 	r := &policy.Request{Method: q.method, Host: q.host, Target: q.target, Preflight: q.preflight}
+	if q.override != "" {
+		r.Overrides = policy.MethodOverrides(http.Header{"X-Http-Method-Override": {q.override}})
+	}
 	if q.preflight && q.method != http.MethodOptions {
 		return nil, errors.New("explain: a preflight is OPTIONS")
 	}
 	if r.Host == "" && len(g.Hosts) > 0 {
-		r.Host = strings.Replace(g.Hosts[0], "*", "any", 1)
+		r.Host = authority(strings.Replace(g.Hosts[0], "*", "any", 1))
 	}
 	if q.from != "" && q.from != tlsproxy.UnknownClient {
 		a, err := netip.ParseAddr(q.from)
@@ -277,25 +282,31 @@ func (q *question) request(g *tlsproxy.Gate) (*policy.Request, error) {
 	return r, nil
 }
 
+// authority is how a client names a canonical host.
+func authority(host string) string {
+	if strings.Contains(host, ":") { // IPv6
+		return "[" + host + "]"
+	}
+	return host
+}
+
 // verdict is what explain says.
 type verdict struct {
 	Decision  string           `json:"decision"` // allow, deny, or audit: it would be denied
 	Rule      string           `json:"rule,omitempty"`
 	Line      int              `json:"line,omitempty"`
 	Reason    policy.Reason    `json:"reason,omitempty"`
-	Status    int              `json:"status,omitempty"` // of the refusal
-	Path      string           `json:"path,omitempty"`   // as rules read it
+	Status    int              `json:"status,omitempty"`  // of the refusal
+	Because   string           `json:"because,omitempty"` // what is wrong with the request itself
+	Path      string           `json:"path,omitempty"`    // as rules read it
 	Lacks     []string         `json:"lacks,omitempty"`
 	Passed    []policy.Passed  `json:"passed,omitempty"`
 	Ambiguous []policy.Reading `json:"ambiguous,omitempty"`
 }
 
 func (j *judge) verdict(ctx context.Context, g *tlsproxy.Gate, r *policy.Request, id policy.Identity) *verdict {
-	e := policy.Explanation{Decision: policy.Decision{Reason: g.Canonicalise(r)}}
-	if e.Reason == "" {
-		e = j.rules.Explain(ctx, r, id)
-	}
-	v := &verdict{Decision: "allow", Rule: e.Rule, Line: e.Line, Reason: e.Reason, Path: e.Path, Lacks: e.Unmet, Passed: e.Passed, Ambiguous: e.Ambiguous}
+	e := explanation(ctx, j.rules, g, r, id)
+	v := &verdict{Decision: "allow", Rule: e.Rule, Line: e.Line, Reason: e.Reason, Because: e.Unread, Path: e.Path, Lacks: e.Unmet, Passed: e.Passed, Ambiguous: e.Ambiguous}
 	switch {
 	case e.Audit:
 		v.Decision = "audit"
@@ -304,6 +315,19 @@ func (j *judge) verdict(ctx context.Context, g *tlsproxy.Gate, r *policy.Request
 		v.Status = g.Status(e.Decision)
 	}
 	return v
+}
+
+// explanation is the policy's, or why the gate never asks it.
+func explanation(ctx context.Context, rules *policy.Policy, g *tlsproxy.Gate, r *policy.Request, id policy.Identity) policy.Explanation {
+	refusal := g.Canonicalise(r)
+	if refusal == nil {
+		return rules.Explain(ctx, r, id)
+	}
+	e := policy.Explanation{Decision: policy.Decision{Reason: refusal.Reason}}
+	if refusal.Err != nil {
+		e.Unread = refusal.Err.Error()
+	}
+	return e
 }
 
 func (v *verdict) print(w io.Writer) {
@@ -319,6 +343,9 @@ func (v *verdict) print(w io.Writer) {
 	default:
 		line(w, "deny    %s: %s, status %d", rule, v.Reason, v.Status)
 	}
+	if v.Because != "" {
+		line(w, "because %s", v.Because)
+	}
 	for _, l := range v.Lacks {
 		line(w, "lacks   %s", l)
 	}
@@ -327,11 +354,23 @@ func (v *verdict) print(w io.Writer) {
 		if r.Rule != "" {
 			name = "rule " + r.Rule
 		}
-		line(w, "read as %s: %s, allowed: %t", r.Path, name, r.Allow)
+		line(w, "read as %s: %s, allowed: %t", v.readAs(&r), name, r.Allow)
 	}
 	for _, s := range v.Passed {
 		line(w, "not by  %s: %s is not %s", quoted(s.Rule, s.Line), s.Why, s.Wants)
 	}
+}
+
+// readAs says a reading by what is special about it.
+func (v *verdict) readAs(r *policy.Reading) string {
+	text := r.Path
+	if slices.ContainsFunc(v.Ambiguous, func(other policy.Reading) bool { return other.Method != r.Method }) {
+		text = r.Method + " " + text
+	}
+	if r.AnyCase {
+		text += " in any case (unless paths_case: distinct)"
+	}
+	return text
 }
 
 func quoted(rule string, line int) string {

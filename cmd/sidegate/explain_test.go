@@ -61,6 +61,7 @@ rules:
 - {name: elsewhere, networks: [10.0.0.0/8], user: [anyone]}
 - {name: other host, hosts: ["*.in.example"], methods: [GET], user: [authenticated]}
 - {name: public, paths: [/public/**, /p*], user: [anyone]}
+- {name: loopback, hosts: ["::1", 127.0.0.1], paths: [/Upper/**], user: [anyone]}
 - {name: both, paths: [/both/**], peer: ["spiffe://td.example/web/**"], user: [set:ops]}
 - {name: either, paths: ["/e/*/x"], allow: [{peer: [any]}, {user: [user:bob]}]}
 - {name: watched, paths: [/watched], user: [set:ops], audit: true}
@@ -73,23 +74,27 @@ type asked struct {
 	method, target, host, user string
 	peer                       int // index of the certificate, 0: none
 	preflight                  bool
+	override                   string
 }
 
 func randomRequest(r *rand.Rand) asked {
 	pick := func(words ...string) string { return words[r.IntN(len(words))] }
 	a := asked{
-		method: pick("GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get"),
-		host:   pick("localhost", "a.in.example", "A.IN.example.", "in.example"),
-		user:   pick("", "alice", "bob"),
-		peer:   r.IntN(3),
+		method: pick("GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PURGE", "get", "purge"),
+		host: pick("localhost", "a.in.example", "A.IN.example.", "in.example", "localhost:80", "[::1]", "[0::1]:443", "127.0.0.1:",
+			"a.in.example:80:80", "a,b", "127.1", "[::1%x]", "a..b"),
+		override: pick("", "", "", "", "", "", "", "DELETE", "post", "PURGE, PUT", "(x"),
+		user:     pick("", "alice", "bob"),
+		peer:     r.IntN(3),
 	}
 	for range 1 + r.IntN(4) {
-		a.target += pick("/", "//", "/", "%2F", "/;") + pick("public", "p", "bots", "both", "e", "x", "watched", "", "a%20b", "..", "c;d", "%2e", "%23", "%5c")
+		a.target += pick("/", "//", "/", "%2F", "/;") + pick("public", "p", "bots", "both", "e", "x", "watched", "", "a%20b", "..", "c;d", "%2e", "%23", "%5c",
+			"PUBLIC", "Bots", "upper", "Upper", "%50", "%E2%84%AA", "\xa0", "\\", "#")
 	}
 	if a.target[0] != '/' {
 		a.target = "/" + a.target
 	}
-	a.target += pick("", "", "/", "?q=/public")
+	a.target += pick("", "", "", "", "/", "/", "?q=/public", "?q=/public", "?_method=PUT", "?a&%5Fmethod=post", "?q=%zz[]", "?q=#", "?\xa0")
 	a.preflight = a.method == "OPTIONS" && r.IntN(2) == 0
 	return a
 }
@@ -107,6 +112,9 @@ func explained(t *testing.T, a asked, peers []string, environ []string) *verdict
 	if a.preflight {
 		args = append(args, "--preflight")
 	}
+	if a.override != "" {
+		args = append(args, "--override", a.override)
+	}
 	var out, problems bytes.Buffer
 	run(t.Context(), args, environ, nil, &out, &problems)
 	v := &verdict{}
@@ -116,7 +124,8 @@ func explained(t *testing.T, a asked, peers []string, environ []string) *verdict
 	return v
 }
 
-// serve and explain come to the same verdict about any request.
+// serve and explain come to the same verdict about any request (HTTP-26..29), and
+// name the same cause.
 func TestExplainIsWhatServeDoes(t *testing.T) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
 	t.Cleanup(app.Close)
@@ -149,6 +158,9 @@ func TestExplainIsWhatServeDoes(t *testing.T) {
 	lines := requestLines(p.log.String())
 	for i, a := range all {
 		v, l := explained(t, a, peers, environ), lines[requestID(i)]
+		if l.Cause != "" && l.Cause != v.Because {
+			t.Errorf("%+v: explained because of %q, served because of %q", a, v.Because, l.Cause)
+		}
 		got := fmt.Sprint(v.Decision, v.Rule, v.Reason)
 		live := "allow"
 		switch {
@@ -188,6 +200,9 @@ func (c *talk) ask(id string, a asked) (status int) {
 	if a.user != "" {
 		head += "Authorization: " + basic(a.user) + "\r\n"
 	}
+	if a.override != "" {
+		head += "X_HTTP-Method-Override: " + a.override + "\r\n"
+	}
 	if a.preflight {
 		head += "Origin: https://o.example\r\nAccess-Control-Request-Method: PUT\r\n"
 	}
@@ -205,16 +220,20 @@ func (c *talk) ask(id string, a asked) (status int) {
 	return res.StatusCode
 }
 
+// requestLine is a line with what explain does not read.
+type requestLine struct {
+	logged
+	ID    string `json:"request_id"`
+	Cause string `json:"err"`
+}
+
 // requestLines are the lines of an access log by request id.
-func requestLines(log string) map[string]logged {
-	all := map[string]logged{}
+func requestLines(log string) map[string]requestLine {
+	all := map[string]requestLine{}
 	for line := range strings.Lines(log) {
-		var l struct {
-			logged
-			ID string `json:"request_id"`
-		}
+		var l requestLine
 		if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "request" {
-			all[l.ID] = l.logged
+			all[l.ID] = l
 		}
 	}
 	return all

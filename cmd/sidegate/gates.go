@@ -304,19 +304,17 @@ func setSwitch(b *bool, v string) error {
 	return err
 }
 
-var hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9_]([a-z0-9_.:-]*[a-z0-9_])?$`)
-
 func (s *gateSpec) setHosts(v string) error {
 	var list List
 	if err := list.UnmarshalText([]byte(v)); err != nil {
 		return err
 	}
 	for i, h := range list {
-		h = strings.ToLower(strings.TrimSuffix(h, "."))
-		if !hostPattern.MatchString(h) {
-			return fmt.Errorf("entry %d is not a host name such as app.example.org or *.example.org", i+1)
+		host, err := policy.HostPattern(h)
+		if err != nil {
+			return fmt.Errorf("entry %d is not a host name, without a port, such as app.example.org or *.example.org", i+1)
 		}
-		s.hosts = append(s.hosts, h)
+		s.hosts = append(s.hosts, host)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func (s *summary) add(ctx context.Context, j *judge, l *logged) {
 		return
 	}
 	s.decided++
-	r := &policy.Request{Method: l.Method, Host: l.Host, Target: l.Path, Client: l.client()}
+	r := &policy.Request{Method: l.Method, Host: authority(l.Host), Target: l.Path, Client: l.client()}
 	v := j.verdict(ctx, gate, r, id)
 	before := "allow"
 	if l.Reason != "" {
