@@ -12,6 +12,9 @@ import (
 // maxMethods is how many methods one request may have.
 const maxMethods = 4
 
+// maxParameters is how often a query may name the same or another method.
+const maxParameters = 16
+
 // unreadable is an override that is no method, or that is one too many.
 const unreadable = "?"
 
@@ -29,6 +32,9 @@ func MethodOverrides(fields map[string][]string) (methods []string) {
 			methods = appendMethods(methods, v)
 		}
 	}
+	for i, m := range methods {
+		methods[i] = strings.Clone(m) // the request may be kept, and not the field
+	}
 	return methods
 }
 
@@ -45,25 +51,32 @@ func (p *Policy) methods(list []string, r *Request) (_ []string, complete bool) 
 		list = appendMethod(list, m)
 	}
 	_, query, _ := strings.Cut(r.Target, "?")
-	for query != "" {
-		i := strings.IndexAny(query, "&;")
-		if i < 0 {
-			i = len(query) - 1
-		}
-		list = appendQueryMethods(list, strings.TrimRight(query[:i+1], "&;"))
-		query = query[i+1:]
-	}
+	list = appendQueryMethods(list, query)
 	return list, !slices.Contains(list, unreadable)
 }
 
-// appendQueryMethods adds those that one parameter of a query names.
-func appendQueryMethods(list []string, parameter string) []string {
-	key, value, _ := strings.Cut(parameter, "=")
-	if !isOverrideParameter(key) {
-		return list
+// appendQueryMethods adds those that the parameters of a query name. It looks at
+// each byte once, since a query may be long and nobody is known yet, and gives up
+// where honest requests have long ended.
+func appendQueryMethods(list []string, query string) []string {
+	begin, found := 0, 0
+	for i := 0; i <= len(query); i++ {
+		if i < len(query) && query[i] != '&' && query[i] != ';' {
+			continue
+		}
+		parameter := query[begin:i]
+		begin = i + 1
+		key, value, _ := strings.Cut(parameter, "=")
+		if len(key) < len("_method") || !isOverrideParameter(key) {
+			continue
+		}
+		if found++; found > maxParameters {
+			return appendMethod(list, unreadable)
+		}
+		value = strings.ReplaceAll(value, "+", " ")
+		list = appendMethods(list, string(unescape([]byte(value))))
 	}
-	value = strings.ReplaceAll(value, "+", " ")
-	return appendMethods(list, string(unescape([]byte(value))))
+	return list
 }
 
 // appendMethods adds the methods of a value, which may be a list.
@@ -84,7 +97,7 @@ func appendMethod(list []string, m string) []string {
 	case m == "" || slices.Contains(list, m):
 		return list
 	case len(list) < maxMethods:
-		return append(list, strings.Clone(m)) // the request may be kept, and not the field
+		return append(list, m)
 	case !slices.Contains(list, unreadable):
 		list[maxMethods-1] = unreadable
 	}

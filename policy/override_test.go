@@ -48,6 +48,8 @@ func TestMethods(t *testing.T) {
 		{"_method=a&_method=b&_method=c&_method=d", nil, nil, false},
 		{"", http.Header{"X-Http-Method": {"a", "b", "c", "d", "e"}}, nil, false},
 		{"_method=(", nil, nil, false},
+		{strings.Repeat("_method=a&", maxParameters), nil, []string{"POST", "A"}, true},
+		{strings.Repeat("_method=a&", maxParameters+1), nil, nil, false},
 		{"_method=P%C5%BFT", nil, nil, false},
 		{"_method=" + strings.Repeat("A", 33), nil, nil, false},
 		{"_method=a&_method=b&_method=c", http.Header{"X-Http-Method": {"?"}}, nil, false},

@@ -36,7 +36,7 @@ func ParseTarget(target string) (path string, err error) {
 	if isPlainPath(path) {
 		return path, nil
 	}
-	return canonicalPath(path)
+	return decodeChecked(path)
 }
 
 // checkRaw refuses bytes that a target holds only percent-encoded (RFC 3986, 2),
@@ -64,14 +64,19 @@ func rawByte(c byte) error {
 	return fmt.Errorf("%w: %q; percent-encode it as %%%02X", errTargetByte, []byte{c}, c)
 }
 
-// canonicalPath checks and decodes a path.
+// canonicalPath checks and decodes a path that may hold every character.
 func canonicalPath(path string) (string, error) {
-	if strings.ContainsAny(path, `\#`) {
+	switch {
+	case strings.ContainsAny(path, `\#`):
 		return "", errTargetControl
-	}
-	if !validEscapes(path) {
+	case !validEscapes(path):
 		return "", errTargetEscape
 	}
+	return decodeChecked(path)
+}
+
+// decodeChecked decodes a path for policy, unless a reading of it is refused.
+func decodeChecked(path string) (string, error) {
 	if err := checkPath([]byte(path)); err != nil {
 		return "", err
 	}
@@ -107,6 +112,11 @@ func checkPath(path []byte) error {
 		if err := checkDecoded(path); err != nil {
 			return err
 		}
+		escape := bytes.IndexByte(path, '%')
+		if escape < 0 {
+			return nil
+		}
+		path = path[max(bytes.LastIndexAny(path[:escape], `/\`), 0):] // before it nothing changes any more
 		decoded := unescape(path)
 		if len(decoded) == len(path) {
 			return nil
@@ -141,8 +151,18 @@ func checkDecoded(path []byte) error {
 // backslashes are separators, parameters end the name (`..;x` is `..` to servlet
 // containers), and so does a decoded query or fragment.
 func isDotSegment(s []byte) bool {
-	s = bytes.TrimPrefix(s[1:], []byte("."))
-	return len(s) == 0 || bytes.IndexByte([]byte(`/\;?#`), s[0]) >= 0
+	end := 1
+	if len(s) > 1 && s[1] == '.' {
+		end = 2
+	}
+	if end == len(s) {
+		return true
+	}
+	switch s[end] {
+	case '/', '\\', ';', '?', '#':
+		return true
+	}
+	return false
 }
 
 // isOverlong reports whether s begins with a character that takes more bytes of
@@ -233,20 +253,19 @@ func decodePath(path string) string {
 	if !strings.Contains(path, "%") {
 		return path
 	}
-	var b strings.Builder
-	b.Grow(len(path))
-	for i := 0; i < len(path); i++ {
-		c, valid := escaped(path, i)
-		switch {
-		case path[i] != '%' || !valid:
-			b.WriteByte(path[i])
-		case strings.IndexByte(`/\;#?%`, c) >= 0:
-			b.WriteString(strings.ToUpper(path[i : i+3]))
-			i += 2
-		default:
-			b.WriteByte(c)
-			i += 2
+	decoded := make([]byte, 0, len(path))
+	for {
+		i := strings.IndexByte(path, '%')
+		if i < 0 {
+			return string(append(decoded, path...))
 		}
+		decoded = append(decoded, path[:i]...)
+		c, _ := escaped(path, i) // each is valid, which was checked
+		if strings.IndexByte(`/\;#?%`, c) >= 0 {
+			decoded = append(decoded, strings.ToUpper(path[i:i+3])...)
+		} else {
+			decoded = append(decoded, c)
+		}
+		path = path[i+3:]
 	}
-	return b.String()
 }
