@@ -14,7 +14,7 @@ func TestParseHost(t *testing.T) {
 		"": "", "a": "a", "A.b-C_d": "a.b-c_d", "a.": "a", "a:": "a", "a.:80": "a", "-": "-", "a:00080": "a", "a:0": "a",
 		"1.2.3.4": "1.2.3.4", "1.2.3.4.": "1.2.3.4", "1.2.3.4:5": "1.2.3.4", "1.2.3.4.example": "1.2.3.4.example", "0x": "error", "0xg": "0xg", "1a": "1a", "a-1": "a-1",
 		"[::]": "::", "[2001:DB8::0:1]": "2001:db8::1", "[::ffff:1.2.3.4]": "::ffff:1.2.3.4", "[::ffff:102:304]": "::ffff:1.2.3.4", "[::1]:": "::1",
-		"a:b": "error", "a::1": "error", "a:1:": "error", ":": "error", "[]": "error", "[::1%lo]": "error", "[1.2.3.4]": "error", "1": "error", "1.2.3": "error", "01.2.3.4": "error",
+		"a:b": "error", "a:65535": "a", "a:65536": "error", "a::1": "error", "a:1:": "error", ":": "error", "[]": "error", "[::1%lo]": "error", "[1.2.3.4]": "error", "1": "error", "1.2.3": "error", "01.2.3.4": "error",
 		strings.Repeat("a.", 126) + "a": strings.Repeat("a.", 126) + "a", strings.Repeat("a.", 126) + "ab": "error", strings.Repeat("a", 64): "error",
 	} {
 		got, err := ParseHost(authority)

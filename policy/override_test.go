@@ -60,6 +60,9 @@ func TestMethods(t *testing.T) {
 			t.Errorf("%s %v: got %q %t, want %q %t", c.query, c.fields, got, complete, c.want, c.complete)
 		}
 	}
+	if got, _ := p.methods(nil, &Request{Method: "purge"}); !slices.Equal(got, []string{"purge", "PURGE"}) { // some write all in capitals
+		t.Errorf("purge: got %q", got)
+	}
 	var array [maxMethods]string
 	r := &Request{Method: "POST", Target: "/?a=b&c[d]=e&%41=%42;f&" + strings.Repeat("x=y&", 100)}
 	if n := testing.AllocsPerRun(100, func() { p.methods(array[:0], r) }); n != 0 {
