@@ -71,9 +71,14 @@ func hasReadings(path string) bool {
 type scratch struct {
 	path, folded []byte
 	made         [4][]byte // by each of readerHabits
+	short        [2][256]byte
 }
 
-var scratches = sync.Pool{New: func() any { return &scratch{} }}
+var scratches = sync.Pool{New: func() any {
+	s := &scratch{}
+	s.path, s.folded = s.short[0][:0], s.short[1][:0] // most paths fit
+	return s
+}}
 
 // release gives the scratch back, unless a long path has made it large.
 func (s *scratch) release() {
