@@ -222,8 +222,8 @@ func TestBadTargets(t *testing.T) {
 		t.Errorf("the application saw %d connections, last\n%s", n, app.last())
 	}
 	for _, w := range worlds { // what is wrong is said, to whom it concerns
-		w.log.Wait(t, `percent-encode it as %A0`, 5*time.Second)
-		w.log.Wait(t, `percent-encode it as %20`, 5*time.Second)
+		w.log.Wait(t, `percent-encode it as %A0`)
+		w.log.Wait(t, `percent-encode it as %20`)
 	}
 }
 
@@ -259,8 +259,8 @@ func TestBadHosts(t *testing.T) {
 		t.Errorf("the application saw %d connections, last\n%s", n, app.last())
 	}
 	for _, w := range worlds {
-		w.log.Wait(t, "the host is no name of letters", 5*time.Second)
-		w.log.Wait(t, "what follows the host is no colon and port", 5*time.Second)
+		w.log.Wait(t, "the host is no name of letters")
+		w.log.Wait(t, "what follows the host is no colon and port")
 	}
 }
 
@@ -291,7 +291,7 @@ func TestHosts(t *testing.T) {
 		if head := app.last(); got != "200" || !strings.Contains(head, "\r\nHost: "+host+"\r\n") || !strings.Contains(head, "\r\nX-Forwarded-Host: "+host+"\r\n") {
 			t.Errorf("%s: %s, the application saw\n%s", host, got, head)
 		}
-		w.log.Wait(t, fmt.Sprintf(`"host":%q`, canonical), 5*time.Second)
+		w.log.Wait(t, fmt.Sprintf(`"host":%q`, canonical))
 	}
 	for _, host := range []string{"b.example", "a.a-b_c.example", "in.example", "x.y.in.example", "[::2]", "127.0.0.2"} {
 		if got := status(w.raw("GET / HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\nAuthorization: " + authorized + "\r\n\r\n")); got != "403" {
@@ -500,6 +500,6 @@ func TestReadingsAreDecidedAgain(t *testing.T) {
 		if _, err := in.ReadByte(); err == nil {
 			t.Errorf("%s: data after the change", line)
 		}
-		w.log.Wait(t, `"reason":"ambiguous_target"`, 5*time.Second)
+		w.log.Wait(t, `"reason":"ambiguous_target"`)
 	}
 }
