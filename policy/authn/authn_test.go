@@ -20,7 +20,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -66,6 +65,26 @@ func (w *world) load(t testing.TB) {
 	if _, err := w.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// hold takes every place in which hashes are made, until release.
+func (w *world) hold() (release func()) {
+	n := w.queue.free
+	for range n {
+		w.queue.enter(netip.Prefix{}, false)
+	}
+	return func() {
+		for range n {
+			w.queue.leave()
+		}
+	}
+}
+
+// from is a Basic credential that comes from an address.
+func from(addr, user, password string) *policy.Request {
+	r := basic(user, password)
+	r.Client = netip.MustParseAddr(addr)
+	return r
 }
 
 func bcryptOf(t testing.TB, password string, cost int) string {
@@ -339,7 +358,7 @@ func TestUnknownNamesFailLikeEntries(t *testing.T) {
 	g := w.current.Load()
 	cost := func(user string) int64 {
 		before := w.hashes.Load()
-		w.check(&attempt{generation: g, credential: credential{[]byte(user), []byte("x!")}})
+		w.check(&trial{attempt: attempt{generation: g, credential: credential{[]byte(user), []byte("x!")}}})
 		return w.hashes.Load() - before
 	}
 	if cost("cheap") != 2 || cost("dear") != 1 {
@@ -357,7 +376,7 @@ func TestUnknownNamesFailLikeEntries(t *testing.T) {
 	if len(count) != 2 || count[1] == 0 || count[2] == 0 {
 		t.Errorf("hashes of unknown names: %v, want some like each entry", count)
 	}
-	if w.check(&attempt{generation: g, credential: credential{[]byte("nobody"), []byte("x")}}) {
+	if w.check(&trial{attempt: attempt{generation: g, credential: credential{[]byte("nobody"), []byte("x")}}}) {
 		t.Error("the password of the entry that stands in lets nobody in")
 	}
 }
@@ -434,247 +453,6 @@ func TestPlain(t *testing.T) {
 		if _, err := parseHtpasswd("f", []byte(line), true); err == nil {
 			t.Errorf("%s was accepted", line)
 		}
-	}
-}
-
-// PWD-08: a success is remembered, a failure never, and a reload forgets.
-func TestVerifiedCache(t *testing.T) {
-	stored := "u:" + bcryptOf(t, "x", 4)
-	w := newWorld(t, stored)
-	w.load(t)
-	step := func(what, password, want string, hashes int64) {
-		t.Helper()
-		before := w.hashes.Load()
-		if got := w.verdict(t, basic("u", password)); got != want || w.hashes.Load()-before != hashes {
-			t.Errorf("%s: got %s and %d hashes, want %s and %d", what, got, w.hashes.Load()-before, want, hashes)
-		}
-	}
-	step("first", "x", "ok", 1)
-	step("again", "x", "ok", 0)
-	late := &attempt{generation: w.current.Load(), credential: credential{[]byte("u"), []byte("x")}}
-	late.key = w.verifiedKey(late.credential, late.users["u"].stored)
-	if login, err := w.hash(late); login == nil || err != nil || w.hashes.Load() != 1 {
-		t.Errorf("who came too late for the first hash: %v, %v after %d hashes", login, err, w.hashes.Load())
-	}
-	step("wrong", "y", "bad_credentials", 1)
-	step("wrong again", "y", "bad_credentials", 1)
-	w.load(t)
-	step("same content", "x", "ok", 0)
-	login, err := w.Authenticate(t.Context(), basic("u", "x"))
-	if err != nil || w.Recheck(t.Context(), login.User) != nil {
-		t.Errorf("recheck of a good user: %v", err)
-	}
-	w.set(map[string][]byte{"htpasswd": []byte("u:" + bcryptOf(t, "x", 4))}, nil)
-	w.load(t)
-	if w.Recheck(t.Context(), login.User) == nil {
-		t.Error("a user whose hash changed is still good")
-	}
-	step("same password, other hash", "x", "ok", 1)
-	w.set(map[string][]byte{"htpasswd": []byte("v:" + bcryptOf(t, "x", 4))}, nil)
-	w.load(t)
-	step("user gone", "x", "bad_credentials", 1)
-	g := w.current.Load()
-	for i := range maxVerified + 10 {
-		g.remember([32]byte{byte(i), byte(i >> 8)}, &policy.Login{})
-	}
-	if n := len(g.verified); n != maxVerified {
-		t.Errorf("%d logins remembered, want %d", n, maxVerified)
-	}
-}
-
-// PWD-08: the key of a login is made of each field, with its length.
-func TestVerifiedKey(t *testing.T) {
-	w := newWorld(t, "")
-	key := func(user, stored, password string) [32]byte {
-		return w.verifiedKey(credential{[]byte(user), []byte(password)}, stored)
-	}
-	base := key("ab", "cd", "ef")
-	if key("ab", "cd", "ef") != base {
-		t.Error("the same login has two keys")
-	}
-	for _, other := range [][3]string{{"x", "cd", "ef"}, {"ab", "x", "ef"}, {"ab", "cd", "x"}, {"a", "bcd", "ef"}, {"ab", "c", "def"}, {"", "abcd", "ef"}} {
-		if key(other[0], other[1], other[2]) == base {
-			t.Errorf("%q has the key of another login", other)
-		}
-	}
-	const gap = "\x00\x00\x00\x00\x00\x00\x00\x00" // as wide as a length
-	if key("a", "b"+gap+"c", "d") == key("a"+gap+"b", "c", "d") {
-		t.Error("a gap between fields can be part of one")
-	}
-	if newWorld(t, "").verifiedKey(credential{[]byte("ab"), []byte("ef")}, "cd") == base {
-		t.Error("two processes have the same key")
-	}
-}
-
-// PWD-07: hashes are bounded and queued; more is refused, known users are not.
-func TestFloodIsBounded(t *testing.T) { synctest.Test(t, testFloodIsBounded) }
-
-func testFloodIsBounded(t *testing.T) {
-	w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
-	w.load(t)
-	w.verdict(t, basic("u", "x"))
-	for range cap(w.hashing) { // as many as may hash are at it
-		w.hashing <- struct{}{}
-	}
-	results := make(chan string, maxWaiting)
-	for i := range maxWaiting {
-		go func() { results <- w.verdict(t, basic(fmt.Sprint("user", i), "wrong")) }()
-	}
-	synctest.Wait() // until all of them queue
-	_, err := w.Authenticate(t.Context(), basic("one more", "wrong"))
-	var refusal *policy.Refusal
-	if !errors.As(err, &refusal) || refusal.Reason != policy.Overloaded || refusal.RetryAfter == 0 {
-		t.Errorf("got %v, want overloaded with Retry-After", err)
-	}
-	if got := w.verdict(t, basic("u", "x")); got != "ok" {
-		t.Errorf("a known user gets %s during the flood", got)
-	}
-	for range cap(w.hashing) {
-		<-w.hashing
-	}
-	for range maxWaiting {
-		if got := <-results; got != "bad_credentials" {
-			t.Errorf("a queued attempt got %s", got)
-		}
-	}
-}
-
-// As many clients as like may bring the same credential: it is hashed once,
-// whether it is right or wrong, and who leaves does not take it from the others.
-func TestOneHashForOneCredential(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for password, want := range map[string]string{"x": "ok", "y": "bad_credentials"} {
-			w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
-			w.load(t)
-			for range cap(w.hashing) {
-				w.hashing <- struct{}{}
-			}
-			ctx, leave := context.WithCancel(t.Context())
-			left := make(chan error)
-			go func() {
-				_, err := w.Authenticate(ctx, basic("u", password))
-				left <- err
-			}()
-			results := make(chan string)
-			for range 100 {
-				go func() { results <- w.verdict(t, basic("u", password)) }()
-			}
-			synctest.Wait()
-			leave()
-			var refusal *policy.Refusal
-			if err := <-left; !errors.As(err, &refusal) || !errors.Is(err, context.Canceled) {
-				t.Errorf("who left got %v, want a refusal that says so", err)
-			}
-			for range cap(w.hashing) {
-				<-w.hashing
-			}
-			for range 100 {
-				if got := <-results; got != want {
-					t.Errorf("%s: got %s, want %s", password, got, want)
-				}
-			}
-			if n := w.hashes.Load(); n != 1 {
-				t.Errorf("%s: %d hashes, want one", password, n)
-			}
-		}
-	})
-}
-
-// PWD-14: guesses that arrive together don't each pass for one of the first.
-func TestLimiterCountsGuessesMadeAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
-		w.load(t)
-		for range cap(w.hashing) {
-			w.hashing <- struct{}{}
-		}
-		results := make(chan string)
-		for i := range maxWaiting {
-			go func() { results <- w.verdict(t, basic("u", fmt.Sprint(i))) }()
-		}
-		synctest.Wait()
-		for range cap(w.hashing) {
-			<-w.hashing
-		}
-		got := map[string]int{}
-		for range maxWaiting {
-			got[<-results]++
-		}
-		if got["bad_credentials"] != burst || got["rate_limited"] != maxWaiting-burst {
-			t.Errorf("got %v, want %d judged and the others limited", got, burst)
-		}
-	})
-}
-
-// PWD-14, PWD-15.
-func TestLimiter(t *testing.T) {
-	w := newWorld(t, "u:"+bcryptOf(t, "x", 4)+"\nv:"+bcryptOf(t, "x", 4)+"\nw:"+bcryptOf(t, "x", 4))
-	w.load(t)
-	from := func(addr, user, password string) *policy.Request {
-		r := basic(user, password)
-		r.Client = netip.MustParseAddr(addr)
-		return r
-	}
-	w.verdict(t, from("192.0.2.9", "v", "x")) // v is known from now on
-	for range burst - 1 {
-		w.verdict(t, from("192.0.2.7", "u", "no"))
-		w.verdict(t, from("192.0.2.7", "w", "no"))
-	}
-	w.verdict(t, from("192.0.2.7", "w", "x")) // which begins anew, but for w alone
-	for name, want := range map[string][]string{"u": {"bad_credentials", "rate_limited"}, "w": {"bad_credentials", "bad_credentials"}} {
-		if got := []string{w.verdict(t, from("192.0.2.7", name, "no")), w.verdict(t, from("192.0.2.7", name, "no"))}; !slices.Equal(got, want) {
-			t.Errorf("%s after the success of w: got %s, want %s", name, got, want)
-		}
-	}
-	for i := range burst {
-		if got := w.verdict(t, from("192.0.2.1", "u", fmt.Sprint(i))); got != "bad_credentials" {
-			t.Fatalf("failure %d: %s", i, got)
-		}
-	}
-	for _, c := range []struct{ name, addr, user, password, want string }{
-		{"one more", "192.0.2.1", "u", "no", "rate_limited"},
-		{"the right one too", "192.0.2.1", "u", "x", "rate_limited"},
-		{"another account", "192.0.2.1", "v", "no", "bad_credentials"},
-		{"a known login", "192.0.2.1", "v", "x", "ok"},
-		{"the victim from elsewhere", "192.0.2.2", "u", "x", "ok"},
-		{"and then, being known, from there", "192.0.2.1", "u", "x", "ok"},
-		{"guesses go on being refused", "192.0.2.1", "u", "no", "rate_limited"},
-	} {
-		if got := w.verdict(t, from(c.addr, c.user, c.password)); got != c.want {
-			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
-		}
-	}
-	if keyOf("u", netip.MustParseAddr("2001:db8::1")) != keyOf("u", netip.MustParseAddr("2001:db8::2")) {
-		t.Error("two addresses of one /64 are told apart")
-	}
-	if keyOf("u", netip.MustParseAddr("2001:db8::1")) == keyOf("u", netip.MustParseAddr("2001:db8:0:1::1")) {
-		t.Error("two /64 are one")
-	}
-	if keyOf("u", netip.MustParseAddr("::ffff:192.0.2.1")) != keyOf("u", netip.MustParseAddr("192.0.2.1")) {
-		t.Error("an IPv4 address is another one when written as IPv6")
-	}
-	_, err := w.Authenticate(t.Context(), from("192.0.2.1", "u", "no"))
-	var refusal *policy.Refusal
-	if !errors.As(err, &refusal) || refusal.RetryAfter <= 0 || refusal.RetryAfter > refill {
-		t.Errorf("got %v, want to hear when to try again", err)
-	}
-	w.mu.Lock()
-	w.now = w.now.Add(refusal.RetryAfter)
-	w.mu.Unlock()
-	if got := []string{w.verdict(t, from("192.0.2.1", "u", "no")), w.verdict(t, from("192.0.2.1", "u", "no"))}; !slices.Equal(got, []string{"bad_credentials", "rate_limited"}) {
-		t.Errorf("when it said to: %s, want one more guess", got)
-	}
-	w.mu.Lock()
-	w.now = w.now.Add(burst * refill)
-	w.mu.Unlock()
-	if got := w.verdict(t, from("192.0.2.1", "u", "no")); got != "bad_credentials" {
-		t.Errorf("after a pause: %s", got)
-	}
-	for i := range maxAccounts + 100 { // endless names
-		w.limiter.take(keyOf(fmt.Sprint(i), netip.MustParseAddr("192.0.2.3")))
-	}
-	if n := len(w.limiter.by); n != maxAccounts || w.limiter.order.Len() != n {
-		t.Errorf("%d accounts in memory, want %d", n, maxAccounts)
 	}
 }
 

@@ -2,9 +2,7 @@ package authn
 
 import (
 	"errors"
-	"net/netip"
 	"testing"
-	"testing/synctest"
 
 	"sidegate/policy"
 )
@@ -40,37 +38,6 @@ func TestRecheck(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
-}
-
-// Two networks that try the same credential have a flight each: what the
-// limiter holds against one is no answer for the other.
-func TestFlightsOfNetworks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, "u:"+bcryptOf(t, "x", 4))
-		w.load(t)
-		for range cap(w.hashing) { // nobody hashes yet
-			w.hashing <- struct{}{}
-		}
-		networks := []string{"192.0.2.1", "198.51.100.1"}
-		results := make(chan string)
-		for _, address := range networks {
-			r := basic("u", "wrong")
-			r.Client = netip.MustParseAddr(address)
-			go func() { results <- w.verdict(t, r) }()
-		}
-		synctest.Wait()
-		for range cap(w.hashing) {
-			<-w.hashing
-		}
-		for range networks {
-			if got := <-results; got != "bad_credentials" {
-				t.Errorf("got %s", got)
-			}
-		}
-		if n := w.hashes.Load(); n != int64(len(networks)) {
-			t.Errorf("%d hashes for %d networks", n, len(networks))
-		}
-	})
 }
 
 // LIB-17: bcrypt repeats a password with a NUL behind it, so that x and x\0x are
