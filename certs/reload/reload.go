@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Result is what a successful load tells the loop.
+// Result is what a load tells the loop.
 type Result struct {
 	Generation string // id of what is in service now
 	// Again asks for another load at that time without any change: something
@@ -31,7 +31,8 @@ type Loop struct {
 	// What names the thing in logs and metrics.
 	What string
 	// Load loads a candidate, checks it and puts it in service. An error
-	// means that what was in service still is. The same text is the same
+	// means that what was in service still is, unless another generation comes
+	// with it: that is in service then, and must be mended. The same text is the same
 	// failure, which is said once: so it holds nothing that changes by itself,
 	// such as the time. Load is not called twice at a time.
 	Load func(context.Context) (Result, error)
@@ -56,11 +57,12 @@ type Retry struct{ First, Last time.Duration }
 // Status is the state of a loop.
 type Status struct {
 	What        string    `json:"what"`
-	Generation  string    `json:"generation"`     // in service; "" before the first success
-	OK          bool      `json:"ok"`             // the last attempt succeeded
-	Err         string    `json:"err,omitempty"`  // why the last attempt failed; "" if it did not
-	LastSuccess time.Time `json:"last_success"`   // zero before the first
-	Since       time.Time `json:"since,omitzero"` // when Generation came into service; zero before
+	Generation  string    `json:"generation"`       // in service; "" before the first success
+	OK          bool      `json:"ok"`               // the last attempt succeeded
+	Err         string    `json:"err,omitempty"`    // why the last attempt failed; "" if it did not
+	Flawed      bool      `json:"flawed,omitempty"` // Generation is not the last good one, and must be mended
+	LastSuccess time.Time `json:"last_success"`     // zero before the first
+	Since       time.Time `json:"since,omitzero"`   // when Generation came into service; zero before
 }
 
 // Pauses of a loop.
@@ -154,7 +156,7 @@ func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err er
 	}
 	l.note(r, err)
 	if err != nil {
-		l.say(err, before.Generation)
+		l.say(err, r.Generation)
 		return r.Again, err
 	}
 	if !before.OK && before.Generation != "" {
@@ -165,8 +167,8 @@ func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err er
 }
 
 // say logs a failure that was not said since the last success: torn files may
-// alternate between two.
-func (l *Loop) say(err error, generation string) {
+// alternate between two. loaded is the generation that came with it.
+func (l *Loop) say(err error, loaded string) {
 	if l.said[err.Error()] {
 		return
 	}
@@ -174,25 +176,42 @@ func (l *Loop) say(err error, generation string) {
 		clear(l.said)
 	}
 	l.said[err.Error()] = true
-	if generation == "" {
+	s := l.Status()
+	switch {
+	case s.Generation == "":
 		l.Log.Error("load failed, nothing is in service", "source", l.What, "err", err)
-		return
+	case !s.Flawed:
+		l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", s.Generation)
+	case loaded == s.Generation:
+		l.Log.Error("reload in service, and must be mended", "source", l.What, "err", err, "generation", s.Generation)
+	default:
+		l.Log.Error("reload refused, what is in service must be mended", "source", l.What, "err", err, "generation", s.Generation)
 	}
-	l.Log.Error("reload refused, last good stays in service", "source", l.What, "err", err, "generation", generation)
 }
 
 func (l *Loop) note(r Result, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now, in := l.now(), l.status.Generation
+	if r.Generation != in && (err == nil || in != "" && r.Generation != "") {
+		l.status.Generation, l.status.Since, l.status.Flawed = r.Generation, now, err != nil
+	}
 	if err != nil {
 		l.status.OK, l.status.Err = false, err.Error()
 		return
 	}
-	now, since := l.now(), l.status.Since
-	if r.Generation != l.status.Generation {
-		since = now
+	l.status.OK, l.status.Err, l.status.Flawed, l.status.LastSuccess = true, "", false, now
+}
+
+// State says in words what Err means for what is in service.
+func (s Status) State() string {
+	switch {
+	case s.OK:
+		return "ok"
+	case s.Flawed:
+		return "in service, and must be mended: " + s.Err
 	}
-	l.status = Status{Generation: r.Generation, OK: true, LastSuccess: now, Since: since}
+	return "last good stays: " + s.Err
 }
 
 func (l *Loop) now() time.Time {

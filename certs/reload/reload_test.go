@@ -350,3 +350,52 @@ func TestLoopSaysWhatIsInService(t *testing.T) {
 		}
 	})
 }
+
+// ROT-21: what is in service although it must be mended is not called the last
+// good one, and neither is it when the next load fails in another way.
+func TestLoopSaysWhatIsFlawed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		var next reload.Result
+		var err error
+		l := &reload.Loop{What: "things", Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Load: func(context.Context) (reload.Result, error) { return next, err }}
+		changed := make(chan struct{})
+		step := func(generation, problem, wantLog, wantState, wantGeneration string) {
+			t.Helper()
+			next, err = reload.Result{Generation: generation}, nil
+			if problem != "" {
+				err = errors.New(problem)
+			}
+			log.Reset()
+			changed <- struct{}{}
+			synctest.Wait()
+			time.Sleep(time.Second) // it is tried again and again
+			s := l.Status()
+			if s.Generation != wantGeneration || s.OK != (problem == "") || s.Err != problem || s.State() != wantState {
+				t.Errorf("%s %s: status %+v, %q", generation, problem, s, s.State())
+			}
+			if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, wantLog) || !strings.Contains(got, "generation="+wantGeneration) {
+				t.Errorf("%s %s: log %q, want %q once", generation, problem, got, wantLog)
+			}
+		}
+		next = reload.Result{Generation: "g1"}
+		if err := l.First(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx, changed) }()
+		time.Sleep(time.Second)
+		good := l.Status().LastSuccess
+		step("g2", "emptied", "reload in service, and must be mended", "in service, and must be mended: emptied", "g2")
+		if s := l.Status(); s.LastSuccess != good || !s.Since.After(good) || !s.Flawed {
+			t.Errorf("status %+v, want the time of the last success and that of the change", s)
+		}
+		step("", "garbled", "reload refused, what is in service must be mended", "in service, and must be mended: garbled", "g2")
+		step("g3", "", "reload works again", "ok", "g3")
+		step("", "garbled", "reload refused, last good stays in service", "last good stays: garbled", "g3")
+		stop()
+		<-done
+	})
+}

@@ -172,11 +172,15 @@ func (d *doctor) lookAtStatus(r *statusReport) findings {
 		f.warn("serving", "nothing, if the pod is being deleted", "it is draining and takes no new clients soon")
 	}
 	for _, l := range r.Loaded {
-		if l.OK {
+		const mend = "correct what is mounted; it is taken as soon as it is right"
+		switch {
+		case l.OK:
 			f.ok("serving", "%s: generation %s, loaded %s", l.What, l.Generation, rfc3339(l.LastSuccess))
-			continue
+		case l.Flawed:
+			f.broken("serving", mend, "%s: generation %s is in service and must be mended: %s", l.What, l.Generation, l.Err)
+		default:
+			f.warn("serving", mend, "%s: the last good generation %s stays in service, since %s", l.What, l.Generation, l.Err)
 		}
-		f.warn("serving", "correct what is mounted; it is taken as soon as it is right", "%s: the last good generation %s stays in service, since %s", l.What, l.Generation, l.Err)
 	}
 	for _, w := range r.Warnings {
 		f.warn("serving", "", "%s", w)

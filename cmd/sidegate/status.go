@@ -75,11 +75,7 @@ func printStatus(w io.Writer, body []byte) error {
 		}
 	}
 	for _, l := range r.Loaded {
-		state := "ok"
-		if !l.OK {
-			state = "last good stays: " + l.Err
-		}
-		line(w, "%s: generation %s, last loaded %s, %s", l.What, l.Generation, rfc3339(l.LastSuccess), state)
+		line(w, "%s: generation %s, last loaded %s, %s", l.What, l.Generation, rfc3339(l.LastSuccess), l.State())
 	}
 	for _, c := range r.Certificates {
 		line(w, "%s %s: %s, serial %s, ends %s", c.Use, c.Name, c.Subject, c.Serial, rfc3339(c.NotAfter))

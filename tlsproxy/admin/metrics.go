@@ -206,7 +206,7 @@ type loadedCollector struct{ state func() []Loaded }
 
 var (
 	reloadOK = prometheus.NewDesc("sidegate_last_reload_successful",
-		"Whether the last attempt to load succeeded. 0: the last good generation is in service.", []string{"what"}, nil)
+		"Whether the last attempt to load succeeded. 0: the last good generation is in service, or users that were emptied.", []string{"what"}, nil)
 	reloadTime = prometheus.NewDesc("sidegate_last_reload_success_timestamp_seconds",
 		"When an attempt to load last succeeded.", []string{"what"}, nil)
 	generationInfo = prometheus.NewDesc("sidegate_generation_info",
