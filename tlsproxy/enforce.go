@@ -18,7 +18,7 @@ const lastWords = 500 * time.Millisecond
 
 // leastWords is what is left of that for whoever took long to judge: enough to
 // say good-bye.
-const leastWords = 50 * time.Millisecond
+const leastWords = 200 * time.Millisecond
 
 // enforcer is something that may change while connections and requests are
 // live, and what to look at again then.
@@ -214,8 +214,8 @@ func (g *gate) redecide() {
 	for _, c := range g.live.all() {
 		s.conn(c)
 	}
-	if len(s.unproven) > 0 {
-		go s.proveAll()
+	for _, requests := range s.unproven {
+		go s.prove(requests) // whoever hashes has a bound of its own, and no user waits for another's
 	}
 }
 
@@ -262,44 +262,99 @@ func (s *sweep) conn(c *conn) {
 	}
 }
 
-// proveAll looks at the credentials of users whose secret has changed, one
-// after the other so that those who log in have their turn, and ends the
-// requests of those that prove nobody any more. The credential is that of the
-// request itself; none is kept.
-func (s *sweep) proveAll() {
-	for _, requests := range s.unproven {
-		user, reason := requests[0].prove()
-		grace := max(lastWords-time.Since(s.began), leastWords) // the hash was part of it
-		for _, x := range requests {
-			x.judged(user, reason, grace)
-		}
+// prove looks at the credential of a user whose secret has changed, once for
+// all its requests, and ends those if it proves nobody any more. It is that of
+// the request itself; none is kept.
+func (s *sweep) prove(requests []*exchange) {
+	user, reason := requests[0].prove()
+	for unsettled(reason) && time.Since(s.began) < lastWords {
+		time.Sleep(provePause)
+		user, reason = requests[0].prove()
+	}
+	grace := max(lastWords-time.Since(s.began), leastWords) // the hash was part of it
+	for _, x := range requests {
+		x.judged(user, reason, grace)
 	}
 }
 
-// prove asks who the request's credential proves now.
+// provePause is how long whoever could not judge a credential is left alone.
+const provePause = 50 * time.Millisecond
+
+// unsettled reports whether a refusal says nothing about the credential. Who
+// never finds out whether it is still good refuses it in the end.
+func unsettled(reason policy.Reason) bool {
+	switch reason {
+	case policy.RateLimited, policy.Overloaded, policy.DependencyDown:
+		return true
+	}
+	return false
+}
+
+// judgeAgain is why a request is refused that was allowed before something
+// changed, or "".
+func (x *exchange) judgeAgain() policy.Reason {
+	reason, prove := x.gate.again(&x.question, nil)
+	if !prove {
+		return reason
+	}
+	user, reason := x.prove()
+	if reason != "" {
+		return reason
+	}
+	return x.decideAs(user)
+}
+
+// prove asks who the request's credential proves now. It may be another login
+// of the same user, with other groups, but no other user.
 func (x *exchange) prove() (*policy.User, policy.Reason) {
-	login, err := x.by.Authenticate(context.Background(), &x.req)
+	login, err := x.proveBy(context.Background())
+	was := x.id.User
 	var refusal *policy.Refusal
 	switch {
-	case err == nil && login != nil && login.User.Name == x.id.User.Name:
-		return login.User, ""
 	case errors.As(err, &refusal):
 		return nil, refusal.Reason
+	case err != nil:
+		return nil, policy.DependencyDown
+	case login == nil || login.User == nil:
+		return nil, policy.BadCredentials
+	}
+	if now := login.User; now.Method == was.Method && now.Issuer == was.Issuer && now.Name == was.Name {
+		return now, ""
 	}
 	return nil, policy.BadCredentials
+}
+
+func (x *exchange) proveBy(ctx context.Context) (*policy.Login, error) {
+	if p, ok := x.by.(Prover); ok {
+		return p.Prove(ctx, &x.req, x.id.User)
+	}
+	return x.by.Authenticate(ctx, &x.req)
 }
 
 // judged is what became of prove, for a request that may have ended meanwhile.
 func (x *exchange) judged(user *policy.User, reason policy.Reason, grace time.Duration) {
 	x.conn.mu.Lock()
 	defer x.conn.mu.Unlock()
-	switch {
-	case !x.entered || x.ended != "":
-	case reason != "":
-		x.end(reason, grace)
-	default:
-		x.proven = user
+	if !x.entered || x.ended != "" {
+		return
 	}
+	if reason == "" {
+		x.proven = user
+		reason = x.decideAs(user)
+	}
+	if reason != "" {
+		x.end(reason, grace)
+	}
+}
+
+// decideAs is why the request is refused to the user, or "".
+func (x *exchange) decideAs(user *policy.User) policy.Reason {
+	id := x.id
+	id.User = user
+	if d := x.gate.Decider.Decide(context.Background(), &x.req, id); !d.Allow {
+		return d.Reason
+	}
+	return ""
 }
 
 // again decides what was allowed once more. It is why it is refused by now, or

@@ -77,11 +77,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	x.enter()
 	if g.sweeps.Load() != sweep {
-		reason, prove := g.again(&x.question, nil)
-		if prove {
-			_, reason = x.prove()
-		}
-		if reason != "" {
+		if reason := x.judgeAgain(); reason != "" {
 			x.refuse(&denial{status: http.StatusForbidden, reason: reason})
 			return
 		}

@@ -45,10 +45,19 @@ type Authenticator interface {
 	// Challenge returns WWW-Authenticate values.
 	Challenge(*policy.Request, error) []string
 	// Recheck says whether this user, once proven, is still good.
-	// [policy.ErrProveAgain]: that depends on the credential.
+	// [policy.ErrProveAgain]: that depends on the credential, which is then
+	// judged again, see [Prover].
 	Recheck(context.Context, *policy.User) error
 	// Changed is closed when Recheck may say something else; nil: never.
 	Changed() <-chan struct{}
+}
+
+// Prover is an [Authenticator] that limits guesses. The credential of a request
+// under way that proved a user before is none: Prove judges it out of turn and
+// whatever the limits. Of an authenticator that is no Prover, Authenticate is
+// asked.
+type Prover interface {
+	Prove(ctx context.Context, r *policy.Request, was *policy.User) (*policy.Login, error)
 }
 
 // Decider decides whether a request may pass.

@@ -107,18 +107,19 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 		reason string
 		change func(g *guarded)
 		idle   bool // whether a connection that waits ends too
+		hashes bool // only a hash can tell
 	}{
 		"rule removed": {"rule_denied", func(g *guarded) {
 			g.policy.Update(g.t, map[string][]byte{"policy.yaml": []byte(allowing("bob"))})
-		}, true},
+		}, true, false},
 		"user removed": {"bad_credentials", func(g *guarded) {
 			_, bob, _ := strings.Cut(string(g.passwords), "\n") // a new hash would be a new password
 			g.users.Update(g.t, map[string][]byte{"htpasswd": []byte(bob)})
-		}, true},
+		}, true, false},
 		"password changed": {"bad_credentials", func(g *guarded) { // what waits must prove anew by itself
 			_, bob, _ := strings.Cut(string(g.passwords), "\n")
 			g.users.Update(g.t, map[string][]byte{"htpasswd": append(entry(g.t, "alice", "another secret"), bob...)})
-		}, false},
+		}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -160,7 +161,9 @@ func TestLiveRequestsAreDecidedAgain(t *testing.T) {
 			ended("HTTP/2, shared connection")
 			for what, d := range took {
 				t.Logf("%s ended %s after the rename", what, d)
-				if d > withinASecond {
+				// How long a hash takes is the machine's matter alone: that nothing else is
+				// waited for has a test by the clock of a bubble, TestRequestsAfterUsersChanged.
+				if d > withinASecond && !c.hashes {
 					t.Errorf("%s took %s", what, d)
 				}
 			}
