@@ -298,6 +298,23 @@ func TestLimiterMemory(t *testing.T) {
 	})
 }
 
+// PWD-16: when there is no room left, the least debt gives way, whichever it is.
+func TestLeastDebtGivesWay(t *testing.T) {
+	now := time.Now()
+	s := newBuckets(burst, refill)
+	key := func(i int) limitKey { return limitKey{account: digest{1, byte(i >> 8), byte(i)}} }
+	order := rand.New(rand.NewPCG(1, 2)).Perm(maxBuckets)
+	for _, i := range order { // key(i) owes the more the larger i is
+		s.add(key(i), now.Add(time.Duration(i)*time.Microsecond-time.Second))
+	}
+	for i := range 100 {
+		s.add(limitKey{account: digest{2, byte(i)}}, now)
+		if s.by[key(i)] != nil || s.by[key(i+1)] == nil {
+			t.Fatalf("not the least debt gave way when the newcomer %d came", i)
+		}
+	}
+}
+
 // A bucket is what its comment says: one more with each failure, one less each
 // refill, whatever else happens.
 func TestBucketsDoWhatTheySay(t *testing.T) {

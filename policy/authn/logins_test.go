@@ -395,6 +395,39 @@ func TestNetworksShareNoHash(t *testing.T) {
 	})
 }
 
+// What another network proved meanwhile costs no second hash, and no place
+// where it is known before one waits.
+func TestOneHashForOneSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, users(t, 1))
+		w.load(t)
+		release := w.hold()
+		results := make(chan string)
+		for i := range 20 {
+			go func() { results <- w.verdict(t, from(fmt.Sprint("192.0.2.", i), "user0", "x")) }()
+		}
+		synctest.Wait()
+		w.queue.leave() // one place, so that one is judged after the other
+		for range 20 {
+			if got := <-results; got != "ok" {
+				t.Errorf("got %s", got)
+			}
+		}
+		if n := w.hashes.Load(); n != 1 {
+			t.Errorf("%d hashes, want one", n)
+		}
+		w.queue.enter(netip.Prefix{}, false) // all are taken again
+		a, _, err := w.attempt(from("192.0.2.1", "user0", "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if login, err := w.hash(w.trial(a, from("192.0.2.1", "user0", "x"))); login == nil || err != nil { // or it waits for ever
+			t.Errorf("who came too late for the hash: %v", err)
+		}
+		release()
+	})
+}
+
 // The places of a name are bounded, and only its own owner changes them.
 func TestPlaces(t *testing.T) {
 	w := newWorld(t, users(t, 2))
