@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"sidegate/certs/reload"
 )
@@ -54,14 +53,14 @@ func TestEmptiedUserFile(t *testing.T) {
 	}
 
 	g.users.Update(t, map[string][]byte{"htpasswd": []byte("# nobody\n\n")})
-	g.log.Wait(t, `"msg":"reload in service, and must be mended"`, 10*time.Second)
+	g.log.Wait(t, `"msg":"reload in service, and must be mended"`)
 	looks("the users file holds no user, so nobody can log in")
 	g.users.Update(t, map[string][]byte{"htpasswd": []byte("garbage\n")})
-	g.log.Wait(t, `"msg":"reload refused, what is in service must be mended"`, 10*time.Second)
+	g.log.Wait(t, `"msg":"reload refused, what is in service must be mended"`)
 	looks("htpasswd:1: no colon")
 	is("log", g.log.String(), `"level":"ERROR".*the users file holds no user, so nobody can log in`)
 	g.users.Update(t, map[string][]byte{"htpasswd": g.passwords})
-	g.log.Wait(t, `"msg":"reload works again"`, 10*time.Second)
+	g.log.Wait(t, `"msg":"reload works again"`)
 	ask(http.StatusOK)
 
 	flawed := &statusReport{Loaded: []reload.Status{{What: "users", Generation: "g", Flawed: true, Err: "it holds no user"}}}
