@@ -111,16 +111,16 @@ func tryAll(root string, list []mutant) (map[verdict]int, error) {
 
 // try runs the mutant's test. why is for the reader of one that is useless.
 func try(root string, m mutant) (v verdict, why string, err error) {
-	text, err := m.apply(root)
+	file, text, err := m.apply(root)
 	if err != nil {
 		return useless, err.Error() + "\n", nil
 	}
-	overlay, err := m.overlay(root, text)
+	changed, err := overlay(file, text)
 	if err != nil {
 		return useless, "", err
 	}
-	defer os.RemoveAll(filepath.Dir(overlay))
-	out, err := test(root, overlay, m.pkg, m.test, 30*time.Second)
+	defer os.RemoveAll(filepath.Dir(changed))
+	out, err := test(root, changed, m.pkg, m.test, 30*time.Second)
 	switch {
 	case err == nil:
 		return alive, "", nil

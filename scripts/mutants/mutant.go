@@ -13,8 +13,8 @@ import (
 type mutant struct {
 	name     string // what is wrong with it
 	promise  string // what it breaks: a statement's id, or words
-	file     string
-	old, new string // a piece of a line that the file holds once, and what stands there instead
+	in       string // the package's folder
+	old, new string // a piece of a line that the package holds once, and what stands there instead
 	pkg      string // of the test
 	test     string // its name, or several with | between them
 }
@@ -44,7 +44,7 @@ func readAll(dir string) ([]mutant, error) {
 //
 //	name    the left-most X-Forwarded-For
 //	breaks  HTTP-27
-//	file    tlsproxy/headers.go
+//	in      tlsproxy
 //	old     for i := len(hops) - 1; i >= 0; i-- {
 //	new     for i := range hops {
 //	test    tlsproxy TestClientAddress
@@ -59,7 +59,7 @@ func parse(file, text string) ([]mutant, error) {
 		fields := []struct {
 			word string
 			to   *string
-		}{{"name", &m.name}, {"breaks", &m.promise}, {"file", &m.file}, {"old", &m.old}, {"new", &m.new}, {"test", &test}}
+		}{{"name", &m.name}, {"breaks", &m.promise}, {"in", &m.in}, {"old", &m.old}, {"new", &m.new}, {"test", &test}}
 		lines := slices.DeleteFunc(strings.Split(block, "\n"), func(l string) bool { return strings.HasPrefix(l, "#") })
 		if len(lines) == 0 {
 			continue
@@ -83,37 +83,52 @@ func parse(file, text string) ([]mutant, error) {
 // holds reports whether one of the words is in the mutant's text. No words:
 // it is meant too.
 func (m *mutant) holds(words []string) bool {
-	text := strings.Join([]string{m.name, m.promise, m.file, m.pkg, m.test}, "\n")
+	text := strings.Join([]string{m.name, m.promise, m.in, m.pkg, m.test}, "\n")
 	return len(words) == 0 || slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
-// apply returns the file's text with the fault.
-func (m *mutant) apply(root string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(root, m.file))
+// apply finds the file that holds the old text and returns its text with the
+// fault.
+func (m *mutant) apply(root string) (file, text string, err error) {
+	files, err := filepath.Glob(filepath.Join(root, m.in, "*.go"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if n := strings.Count(string(text), m.old); m.old == "" || n != 1 {
-		return "", fmt.Errorf("%s holds %q %d times, want once", m.file, m.old, n)
+	found := 0
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return "", "", err
+		}
+		if n := strings.Count(string(b), m.old); n > 0 {
+			found += n
+			file, text = f, strings.Replace(string(b), m.old, m.new, 1)
+		}
 	}
-	return strings.Replace(string(text), m.old, m.new, 1), nil
+	if m.old == "" || found != 1 {
+		return "", "", fmt.Errorf("%s holds %q %d times, want once", m.in, m.old, found)
+	}
+	return file, text, nil
 }
 
-// overlay writes the text beside what go's -overlay wants, and returns the
-// latter's path.
-func (m *mutant) overlay(root, text string) (string, error) {
+// overlay writes the text that shall stand in the file's place, beside what go's
+// -overlay wants, and returns the latter's path.
+func overlay(file, text string) (string, error) {
 	dir, err := os.MkdirTemp("", "mutant-")
 	if err != nil {
 		return "", err
 	}
-	changed := filepath.Join(dir, filepath.Base(m.file))
+	changed := filepath.Join(dir, filepath.Base(file))
 	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
 		return "", err
 	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, m.file): changed}})
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
 	if err != nil {
 		return "", err
 	}
-	overlay := filepath.Join(dir, "overlay.json")
-	return overlay, os.WriteFile(overlay, replace, 0o600)
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, replace, 0o600)
 }

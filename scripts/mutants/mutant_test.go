@@ -28,12 +28,12 @@ func TestEveryMutantApplies(t *testing.T) {
 			t.Errorf("%q: a mutant wants a name of its own and what it breaks", m.name)
 		}
 		names[m.name] = true
-		text, err := m.apply(root)
+		file, text, err := m.apply(root)
 		if err != nil {
 			t.Errorf("%s: %v", m.name, err)
 			continue
 		}
-		if _, err := parser.ParseFile(token.NewFileSet(), m.file, text, parser.SkipObjectResolution); err != nil {
+		if _, err := parser.ParseFile(token.NewFileSet(), file, text, parser.SkipObjectResolution); err != nil {
 			t.Errorf("%s: %v", m.name, err)
 		}
 		for name := range strings.SplitSeq(m.test, "|") {
@@ -65,9 +65,9 @@ func hasTest(t *testing.T, dir, name string) bool {
 }
 
 func TestParse(t *testing.T) {
-	const good = "name a\nbreaks b\nfile  c.go\nold  x := 1\nnew\ntest  d TestD|TestE"
+	const good = "name a\nbreaks b\nin    c\nold  x := 1\nnew\ntest  d TestD|TestE"
 	list, err := parse("x.txt", "# comment\n\n"+good+"\n\n"+good+"\n")
-	want := mutant{"a", "b", "c.go", "x := 1", "", "d", "TestD|TestE"}
+	want := mutant{"a", "b", "c", "x := 1", "", "d", "TestD|TestE"}
 	if err != nil || len(list) != 2 || list[0] != want {
 		t.Errorf("got %+v, %v", list, err)
 	}
