@@ -99,7 +99,7 @@ func TestTrustChangesInAHandshake(t *testing.T) {
 		w.update(content)
 	}
 	if _, err := w.roundTrip(w.config(pair)); err == nil || app.connections() > 0 {
-		t.Errorf("a revoked client passed: %v, %d connections to the application", err, app.connections())
+		t.Fatalf("a revoked client passed: %v, %d connections to the application", err, app.connections())
 	}
 	w.counted(`sidegate_connections_ended_total{gate="main",reason="peer_revoked"} 1`)
 }
@@ -127,7 +127,7 @@ func TestResumptionIsVerified(t *testing.T) {
 		generation := w.store.Generation()
 		ahead.Store(int64(2 * time.Hour))
 		if state, err := w.roundTrip(c); err == nil {
-			t.Errorf("%s: let in, resumed %t", tls.VersionName(version), state.DidResume)
+			t.Fatalf("%s: let in, resumed %t", tls.VersionName(version), state.DidResume)
 		}
 		w.log.Wait(t, `"reason":"crl_expired"`)
 		if w.store.Generation() != generation {
