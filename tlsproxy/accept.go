@@ -78,6 +78,7 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	err := g.accept(ctx)
 	g.drain(drain)
 	<-served
+	g.forward.http1.Close()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -182,6 +183,7 @@ func (g *gate) newConn(c net.Conn) *conn {
 	under = newConn(c, func() {
 		g.budget.connections.give()
 		g.live.remove(under)
+		g.forward.http1.Leave(&under.caller)
 		if under.root != nil {
 			g.roots.leave(under.root)
 		}

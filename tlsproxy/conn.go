@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sidegate/policy"
+	"sidegate/tlsproxy/upstream"
 )
 
 // conn is one accepted connection, below TLS. It counts what goes over the
@@ -42,6 +43,7 @@ type conn struct {
 	upgraded  atomic.Bool                  // it is being handed over to another protocol
 	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
 	active    atomic.Int64                 // requests in flight
+	caller    upstream.Caller              // as the application's client knows it
 	ended     atomic.Pointer[policy.Reason]
 	expiry    atomic.Pointer[time.Timer] // verifies the peer again when a certificate of its chain ends
 	closed    atomic.Bool
@@ -157,6 +159,15 @@ func (c *conn) shut() {
 		return
 	}
 	_ = c.tls.Close() // likewise
+}
+
+// cut closes the connection so that nothing more is said by it, close_notify
+// neither: its client must not take what it has for all.
+func (c *conn) cut() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // it may be closed already
+	}
+	_ = c.Close() // likewise
 }
 
 // goodbye begins to end an upgraded connection, where its protocol knows how.

@@ -108,7 +108,7 @@ func (g *gate) upstreamAnswers() bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	c, err := dialer{upstream: g.Upstream, timeout: time.Second}.connect(ctx)
+	c, err := g.forward.dialer.Dial(ctx)
 	if err != nil {
 		return false
 	}

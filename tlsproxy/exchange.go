@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"sidegate/policy"
+	"sidegate/tlsproxy/http1"
 )
 
 // exchange is one request and its answer, from canonical form to log line.
@@ -20,8 +20,6 @@ type exchange struct {
 	sender  hop  // who sent the request, as far as can be told
 	login   *policy.Login
 	body    *requestBody // nil: none
-
-	upstream *http.Response // nil: the application has not answered
 
 	requestID string
 	trace     string
@@ -138,6 +136,9 @@ func (x *exchange) canonicalise() *denial {
 	if (r.ProtoMajor >= 2 || x.gate.Plaintext) && headSize(r) > x.gate.budget.HeaderBytes+headSlack {
 		return &denial{status: http.StatusRequestHeaderFieldsTooLarge, reason: headTooLarge}
 	}
+	if !lengthAgrees(r) || !settleUpgrade(r) {
+		return badRequest(policy.BadRequest)
+	}
 	if refusal := x.gate.Canonicalise(&x.req); refusal != nil {
 		x.cause = refusal.Err
 		return &denial{status: x.gate.Status(policy.Decision{Reason: refusal.Reason}), reason: refusal.Reason}
@@ -149,11 +150,11 @@ func (x *exchange) canonicalise() *denial {
 	if x.gate.MaxBody > 0 && r.ContentLength > x.gate.MaxBody {
 		return &denial{status: http.StatusRequestEntityTooLarge, reason: bodyTooLarge}
 	}
-	if r.Host == "" && (x.gate.Upstream.H2C || isGRPC(r.Header)) && r.Header.Get("Upgrade") == "" {
+	if r.Host == "" && x.gate.forward.protocol(r.Header) != overHTTP1 {
 		x.cause = errNoHost
 		return badRequest(policy.BadRequest)
 	}
-	if !forwardable(r) {
+	if !x.gate.forward.sendsLiterally(r) {
 		return badRequest(policy.AmbiguousTarget)
 	}
 	return nil
@@ -165,15 +166,15 @@ var errHosts = errors.New(":authority and host name several hosts")
 // errNoHost is of net/http's HTTP/2, which leaves no host out and knows no empty one.
 var errNoHost = errors.New("an application that speaks HTTP/2 wants to know the host, and the request names none")
 
-// forwardable reports whether net/http can send the request as it came. It
-// takes what follows a leading // for a host, and so can't be told the path
-// literally there.
-func forwardable(r *http.Request) bool {
-	if !strings.HasPrefix(r.RequestURI, "//") {
+// lengthAgrees reports whether net/http takes Content-Length for what it says.
+// Over HTTP/2 it takes what is no number for 0, and so a request for an empty one.
+func lengthAgrees(r *http.Request) bool {
+	said := r.Header["Content-Length"]
+	if r.ProtoMajor < 2 || len(said) == 0 {
 		return true
 	}
-	path, _, _ := strings.Cut(r.RequestURI, "?")
-	return r.URL.EscapedPath() == path
+	n, ok := http1.ParseLength(said[0])
+	return ok && len(said) == 1 && n == r.ContentLength
 }
 
 // authenticate asks each method for its kind of credential. A request may

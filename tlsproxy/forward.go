@@ -3,8 +3,8 @@ package tlsproxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -13,12 +13,16 @@ import (
 	"time"
 
 	"sidegate/policy"
+	"sidegate/tlsproxy/http1"
+	"sidegate/tlsproxy/upstream"
 )
 
 // Reasons for answers of ours that are no refusal.
 const (
 	upstreamDown    policy.Reason = "upstream_down"    // 502
 	upstreamTimeout policy.Reason = "upstream_timeout" // 504
+	badAnswer       policy.Reason = "bad_answer"       // 502: it is no HTTP, or says in two ways where it ends
+	answerTruncated policy.Reason = "answer_truncated" // the application broke it off
 	clientGone      policy.Reason = "client_gone"      // 499
 	badBody         policy.Reason = "bad_body"         // 400: the client broke its own body off
 	bodyTooLarge    policy.Reason = "body_too_large"   // 413
@@ -28,18 +32,28 @@ const (
 
 // forwarder sends allowed requests to the application.
 type forwarder struct {
-	gate  *gate
-	proxy *httputil.ReverseProxy
-	http1 *http.Transport
-	h2c   *http.Transport
-	grpc  *http.Transport // h2c whose streams may stay silent for ever
+	gate   *gate
+	dialer *upstream.Dialer
+	proxy  *httputil.ReverseProxy
+	http1  *upstream.Client
+	h2c    *http.Transport
+	grpc   *http.Transport // h2c whose streams may stay silent for ever
 }
 
 func newForwarder(g *gate) *forwarder {
-	f := &forwarder{gate: g, http1: newTransport(g), h2c: newTransport(g), grpc: newTransport(g)}
-	var plaintext2 http.Protocols
-	plaintext2.SetUnencryptedHTTP2(true)
-	f.h2c.Protocols, f.grpc.Protocols = &plaintext2, &plaintext2
+	dialer := &upstream.Dialer{
+		Network: g.Upstream.Address.Network, Address: g.Upstream.Address.Address,
+		AnyAddress: g.Upstream.InsecureUpstream, Timeout: g.budget.UpstreamConnect,
+	}
+	dial := func(ctx context.Context) (net.Conn, error) {
+		c, err := dialer.Dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return g.budget.hops.out(c), nil
+	}
+	f := &forwarder{gate: g, dialer: dialer, h2c: newH2C(g, dial), grpc: newH2C(g, dial)}
+	f.http1 = upstream.New(upstream.Options{Dial: dial, HeadTimeout: g.budget.UpstreamHeader, Idle: g.budget.UpstreamIdle, Log: g.log})
 	f.grpc.ResponseHeaderTimeout = 0
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
@@ -52,102 +66,21 @@ func newForwarder(g *gate) *forwarder {
 	return f
 }
 
-// newTransport makes a transport that connects to the gate's upstream
-// whatever a request names, never by way of a proxy from the environment.
-func newTransport(g *gate) *http.Transport {
-	dial := dialer{upstream: g.Upstream, timeout: g.budget.UpstreamConnect, hops: &g.budget.hops}
+// newH2C makes a transport that speaks HTTP/2 in plaintext to the gate's
+// upstream, whatever a request names.
+func newH2C(g *gate, dial func(context.Context) (net.Conn, error)) *http.Transport {
+	var plaintext2 http.Protocols
+	plaintext2.SetUnencryptedHTTP2(true)
 	return &http.Transport{
-		Proxy:              nil,
-		DialContext:        dial.dial,
-		DisableCompression: true, // the answer passes as the application made it
-		MaxIdleConns:       0,
-		// Many applications close an idle connection after 2 s (gunicorn) or
-		// 5 s (Node). We let go first, so that no request meets a closed one.
-		IdleConnTimeout:       1500 * time.Millisecond,
-		MaxIdleConnsPerHost:   512,
+		Proxy:                 nil,
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression:    true, // the answer passes as the application made it
+		IdleConnTimeout:       g.budget.UpstreamIdle,
 		ResponseHeaderTimeout: g.budget.UpstreamHeader,
 		ExpectContinueTimeout: time.Second,
-		WriteBufferSize:       8 << 10,
-		ReadBufferSize:        8 << 10,
+		Protocols:             &plaintext2,
 	}
 }
-
-// dialer connects to one upstream and nothing else.
-type dialer struct {
-	upstream Upstream
-	timeout  time.Duration
-	hops     *hops
-}
-
-func (d dialer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
-	defer cancel()
-	c, err := d.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return d.hops.out(c), nil
-}
-
-func (d dialer) connect(ctx context.Context) (net.Conn, error) {
-	var nd net.Dialer
-	a := d.upstream.Address
-	if a.Network == "unix" || d.upstream.InsecureUpstream {
-		return nd.DialContext(ctx, a.Network, a.Address)
-	}
-	return DialLoopback(ctx, a.Address)
-}
-
-// DialLoopback connects to a host and port if all addresses of the host are
-// loopback.
-func DialLoopback(ctx context.Context, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	ips, err := resolveLoopback(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	var nd net.Dialer
-	for _, ip := range ips {
-		var c net.Conn
-		if c, err = nd.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port)); err == nil {
-			return c, nil
-		}
-	}
-	return nil, err
-}
-
-// resolveLoopback returns the addresses of host if all of them are loopback.
-// It is asked at every dial, since names change.
-func resolveLoopback(ctx context.Context, host string) ([]net.IP, error) {
-	if ip := net.ParseIP(host); ip != nil {
-		if !ip.IsLoopback() {
-			return nil, notLoopback(host, ip)
-		}
-		return []net.IP{ip}, nil
-	}
-	addrs, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	ips := make([]net.IP, 0, len(addrs))
-	for _, a := range addrs {
-		if !a.IP.IsLoopback() {
-			return nil, notLoopback(host, a.IP)
-		}
-		ips = append(ips, a.IP)
-	}
-	return ips, nil
-}
-
-func notLoopback(host string, ip net.IP) error {
-	return fmt.Errorf("upstream %s is %s, which is %w: plaintext would leave the pod", host, ip, ErrNotLoopback)
-}
-
-// ErrNotLoopback is why an upstream beyond the pod is refused.
-var ErrNotLoopback = errors.New("not loopback")
 
 // CheckUpstream says why a gate could never connect to its upstream: it does
 // not resolve, or not to loopback. A unix socket need not exist yet.
@@ -159,23 +92,55 @@ func CheckUpstream(ctx context.Context, u Upstream) error {
 	if err != nil {
 		return err
 	}
-	_, err = resolveLoopback(ctx, host)
+	_, err = upstream.ResolveLoopback(ctx, host)
 	return err
 }
 
-// RoundTrip sends gRPC as HTTP/2 and upgrades as HTTP/1.1, whatever the
-// gate's usual protocol is, because neither knows another.
-func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
-	began := time.Now()
-	transport := f.http1
-	switch {
-	case r.Header.Get("Upgrade") != "":
-	case isGRPC(r.Header):
-		transport = f.grpc
-	case f.gate.Upstream.H2C:
-		transport = f.h2c
+// sendsLiterally reports whether the target goes on as it came. net/http, which
+// speaks HTTP/2 to the application, takes what follows a leading // for a host,
+// and so can't be told every such path literally.
+func (f *forwarder) sendsLiterally(r *http.Request) bool {
+	if !strings.HasPrefix(r.RequestURI, "//") || f.protocol(r.Header) == overHTTP1 {
+		return true
 	}
-	res, err := transport.RoundTrip(r)
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return r.URL.EscapedPath() == path
+}
+
+// protocol is how a request with these fields reaches the application: gRPC as
+// HTTP/2 and upgrades as HTTP/1.1, whatever the gate's usual one is, because
+// neither knows another.
+func (f *forwarder) protocol(h http.Header) protocol {
+	switch {
+	case h.Get("Upgrade") != "":
+		return overHTTP1
+	case isGRPC(h):
+		return overGRPC
+	case f.gate.Upstream.H2C:
+		return overH2C
+	}
+	return overHTTP1
+}
+
+type protocol uint8
+
+const (
+	overHTTP1 protocol = iota
+	overH2C
+	overGRPC
+)
+
+// RoundTrip sends a request on.
+func (f *forwarder) RoundTrip(r *http.Request) (res *http.Response, err error) {
+	began := time.Now()
+	switch f.protocol(r.Header) {
+	case overGRPC:
+		res, err = roundTrip2(f.grpc, r)
+	case overH2C:
+		res, err = roundTrip2(f.h2c, r)
+	default:
+		res, err = f.roundTrip1(r)
+	}
 	if err == nil {
 		f.gate.metrics.Upstream(time.Since(began))
 	}
@@ -188,13 +153,13 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 
 // forward sends the request on and its answer back.
 func (x *exchange) forward() {
-	if x.in.ProtoMajor == 1 {
-		// Without it net/http reads the whole upload before the first byte
-		// of an answer that came early. An error means it is not supported.
-		_ = http.NewResponseController(x.answer.ResponseWriter).EnableFullDuplex()
-	}
 	r := x.in.WithContext(context.WithValue(x.in.Context(), exchangeKey{}, x))
 	if r.Body != nil && r.Body != http.NoBody {
+		if x.in.ProtoMajor == 1 {
+			// Without it net/http reads the whole upload before the first byte
+			// of an answer that came early. An error means it is not supported.
+			_ = http.NewResponseController(x.answer.ResponseWriter).EnableFullDuplex()
+		}
 		x.body = newRequestBody(x)
 		r.Body = x.body
 	}
@@ -202,9 +167,6 @@ func (x *exchange) forward() {
 		x.answer.silence.listen()
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
-	if x.upstream != nil && len(x.upstream.Trailer) > 0 {
-		x.gate.stripAnswer(x.answer.Header()) // ReverseProxy has put the trailers there
-	}
 }
 
 // stripAnswer removes what the application must not say in our name.
@@ -221,7 +183,6 @@ func rewrite(pr *httputil.ProxyRequest) {
 	x := exchangeOf(pr.In)
 	out := pr.Out
 	setTarget(out, pr.In)
-	dropH2CUpgrade(out.Header)
 	h := out.Header
 	restoreForwarding(h, pr.In.Header)
 	x.gate.stripper.strip(h, x.trusted, x.sender.addr)
@@ -246,14 +207,12 @@ func rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
-// setTarget makes net/http write path and query as they were received. By
-// itself it would escape some bytes anew and drop queries it can't parse.
+// setTarget makes net/http write path and query as they were received, where it
+// is what speaks to the application (h2c). By itself it would escape some bytes
+// anew and drop queries it can't parse.
 func setTarget(out, in *http.Request) {
 	out.URL.Scheme = "http"
 	out.URL.Host = "upstream" // where to dial is not taken from here
-	if out.Host == "" {
-		out.Host = noHost
-	}
 	path, query, hasQuery := strings.Cut(in.RequestURI, "?")
 	out.URL.RawQuery = query
 	out.URL.ForceQuery = hasQuery && query == ""
@@ -262,32 +221,30 @@ func setTarget(out, in *http.Request) {
 	}
 }
 
-// noHost makes net/http send an empty Host field (RFC 9112 3.2), which it does for
-// hosts that are none. For an empty one it would take the URL's.
-const noHost = " "
-
-// dropH2CUpgrade keeps clients from tunnelling past the per-request checks.
-func dropH2CUpgrade(h http.Header) {
-	for protocol := range strings.SplitSeq(h.Get("Upgrade"), ",") {
-		if strings.EqualFold(strings.TrimSpace(protocol), "h2c") {
-			h.Del("Upgrade")
-			h.Del("Connection")
-			h.Del("Http2-Settings")
-			return
-		}
-	}
-}
-
-// modifyAnswer looks at what the application answers before the client gets it.
+// modifyAnswer drops what the application must not say in our name, and hands
+// the fields over as they are: ReverseProxy would spell their names anew.
 func modifyAnswer(res *http.Response) error {
 	x := exchangeOf(res.Request)
-	x.gate.stripAnswer(res.Header)
+	h := x.answer.Header()
+	maps.Copy(h, res.Header) // empty where roundTrip1 has seen to it
+	res.Header = nil
+	x.gate.stripAnswer(h)
 	x.gate.stripAnswer(res.Trailer) // those that are announced
-	x.upstream = res
-	if res.StatusCode == http.StatusSwitchingProtocols {
+	switch {
+	case res.StatusCode == http.StatusSwitchingProtocols:
 		x.conn.upgraded.Store(true)      // before net/http forgets the connection
 		x.answer.status = res.StatusCode // it is written past the recorder
-		x.answer.protocol = res.Header.Get("Upgrade")
+		x.answer.protocol = h.Get("Upgrade")
+		res.Header = http.Header{"Upgrade": h["Upgrade"], "Connection": {"Upgrade"}} // which ReverseProxy looks at
+		delete(h, "Upgrade")
+		return nil
+	case res.StatusCode == http.StatusNoContent:
+		delete(h, "Content-Length") // RFC 9110 8.6
+	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
+		res.ContentLength = -1 // each event goes on at once
+	}
+	if len(h["Content-Type"]) == 0 {
+		h["Content-Type"] = nil // net/http would guess one
 	}
 	return nil
 }
@@ -295,6 +252,7 @@ func modifyAnswer(res *http.Response) error {
 // forwardFailed answers when the application did not.
 func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
+	clear(x.answer.Header()) // of an answer that was refused at last
 	d := &denial{status: http.StatusBadGateway, reason: upstreamDown, err: err}
 	var timeout net.Error
 	switch {
@@ -310,6 +268,8 @@ func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	case errors.As(err, &timeout) && timeout.Timeout() && !isDial(err):
 		d.status, d.reason = http.StatusGatewayTimeout, upstreamTimeout
+	case errors.Is(err, http1.ErrProtocol):
+		d.reason = badAnswer
 	}
 	x.reason = d.reason
 	x.deny(d)

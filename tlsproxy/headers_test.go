@@ -28,7 +28,7 @@ func (w *world) seen(app *recorder, fields string) http.Header {
 }
 
 // head is the fields of the newest request.
-func (r *recorder) head(t *testing.T) http.Header {
+func (r *recorder) head(t testing.TB) http.Header {
 	t.Helper()
 	in := textproto.NewReader(bufio.NewReader(strings.NewReader(r.last())))
 	_, err := in.ReadLine()

@@ -1,10 +1,12 @@
 package tlsproxy
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // hops knows both ends of the connections that are open to upstreams. A
@@ -81,6 +83,14 @@ func endOf(a net.Addr) netip.AddrPort {
 type outgoing struct {
 	net.Conn
 	gone func()
+}
+
+// SyscallConn lets the upstream's client look whether something has come.
+func (o *outgoing) SyscallConn() (syscall.RawConn, error) {
+	if sys, ok := o.Conn.(syscall.Conn); ok {
+		return sys.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // CloseWrite lets the upgrade path half-close.

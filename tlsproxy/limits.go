@@ -18,6 +18,7 @@ type Limits struct {
 	StreamsPerConn  int           // concurrent, of one HTTP/2 connection; 250
 	UpstreamHeader  time.Duration // until the head of the answer, gRPC excepted; 60 s
 	UpstreamConnect time.Duration // until the upstream accepts; 5 s
+	UpstreamIdle    time.Duration // of a connection to it that waits for the next request; 1.5 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -31,6 +32,9 @@ func (l Limits) withDefaults() Limits {
 	setZero(&l.StreamsPerConn, 250)
 	setZero(&l.UpstreamHeader, 60*time.Second)
 	setZero(&l.UpstreamConnect, 5*time.Second)
+	// Many applications close an idle connection after 2 s (gunicorn) or
+	// 5 s (Node). We let go first, so that no request meets a closed one.
+	setZero(&l.UpstreamIdle, 1500*time.Millisecond)
 	return l
 }
 

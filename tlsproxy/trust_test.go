@@ -22,7 +22,7 @@ func ends(at time.Time) func(*x509.Certificate) {
 }
 
 // mustEnd waits for the end of a connection.
-func mustEnd(t *testing.T, h held) {
+func mustEnd(t testing.TB, h held) {
 	t.Helper()
 	select {
 	case <-h.ended:
@@ -32,7 +32,7 @@ func mustEnd(t *testing.T, h held) {
 }
 
 // mustGoOn fails if a connection has ended.
-func mustGoOn(t *testing.T, h held) {
+func mustGoOn(t testing.TB, h held) {
 	t.Helper()
 	select {
 	case err := <-h.ended:

@@ -17,6 +17,39 @@ const (
 	closePolicy    uint16 = 1008
 )
 
+// settleUpgrade drops what is no upgrade to pass on, so that the request goes on
+// as any other (RFC 9110 7.8 permits that): one to h2c, which would tunnel past
+// the checks of each request, one that Connection does not name, and one with
+// content, since both the body and what follows it would be read from one buffer.
+// A WebSocket client can't go on that way; false: the request must be refused.
+func settleUpgrade(r *http.Request) bool {
+	values := r.Header["Upgrade"]
+	if values == nil {
+		return true
+	}
+	content := r.ContentLength != 0
+	if content && hasToken(values, "websocket") {
+		return false
+	}
+	if content || r.ProtoMajor != 1 || hasToken(values, "h2c") || !hasToken(r.Header["Connection"], "upgrade") {
+		delete(r.Header, "Upgrade")
+		delete(r.Header, "Http2-Settings")
+	}
+	return true
+}
+
+// hasToken reports whether one of the lists has the token.
+func hasToken(lists []string, token string) bool {
+	for _, list := range lists {
+		for item := range strings.SplitSeq(list, ",") {
+			if strings.EqualFold(strings.TrimSpace(item), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // upgradedConn is the client's side of a connection that has switched to
 // another protocol. Where that is WebSocket it can say why it ends.
 type upgradedConn struct {

@@ -33,7 +33,7 @@ import (
 // world is one gate at work with real certificates and users, and a hand on
 // everything around it.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	ca      *certstest.CA
 	volume  *certstest.Volume
 	store   *certs.Store
@@ -74,12 +74,12 @@ func clientCert(c tlsproxy.ClientCert) func(*tlsproxy.Gate) {
 }
 
 // newWorld opens a gate that wants user admin with password admin1041, as changed.
-func newWorld(t *testing.T, change ...func(*tlsproxy.Gate)) *world {
+func newWorld(t testing.TB, change ...func(*tlsproxy.Gate)) *world {
 	t.Helper()
 	return newWorldIn(t, tlsproxy.Limits{}, change...)
 }
 
-func newWorldIn(t *testing.T, limits tlsproxy.Limits, change ...func(*tlsproxy.Gate)) *world {
+func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.Gate)) *world {
 	t.Helper()
 	w := &world{t: t, ca: certstest.NewCA(t, "ca"), change: make(chan struct{}, 1), log: &certstest.Log{}, done: make(chan error, 1)}
 	w.volume = certstest.NewVolume(t, certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
@@ -125,7 +125,7 @@ func newWorldIn(t *testing.T, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	return w
 }
 
-func newUsers(t *testing.T, log *slog.Logger) *authn.Users {
+func newUsers(t testing.TB, log *slog.Logger) *authn.Users {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "htpasswd")
 	hash, err := bcrypt.GenerateFromPassword([]byte("admin1041"), bcrypt.MinCost)
@@ -138,7 +138,7 @@ func newUsers(t *testing.T, log *slog.Logger) *authn.Users {
 	return users
 }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	return certstest.FreeAddr(t)
 }
@@ -204,7 +204,7 @@ func (w *world) do(c *http.Client, r *http.Request) *http.Response {
 	return res
 }
 
-func text(t *testing.T, res *http.Response) string {
+func text(t testing.TB, res *http.Response) string {
 	t.Helper()
 	b, err := io.ReadAll(res.Body)
 	must(t, err)

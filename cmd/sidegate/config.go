@@ -74,6 +74,7 @@ type Config struct {
 	IdleTimeout      Duration        `env:"IDLE_TIMEOUT" envDefault:"2m" doc:"between two requests of a connection"`
 	BodyTimeout      Duration        `env:"BODY_TIMEOUT" envDefault:"1m" doc:"for an upload that stands still before its answer begins (408; not of gRPC), and for a client that does not take what waits for it"`
 	UpstreamTimeout  Duration        `env:"UPSTREAM_TIMEOUT" envDefault:"1m" doc:"until the application begins its answer, gRPC excepted; later is 504"`
+	UpstreamIdle     Duration        `env:"UPSTREAM_IDLE" envDefault:"1500ms" doc:"how long a connection to the application waits for the next request; shorter than the application's own keep-alive timeout"`
 	AccessLog        accessLog       `env:"ACCESS_LOG" envDefault:"all" doc:"which requests leave a line: all, denied or off"`
 	LogLevel         logLevel        `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat        logFormat       `env:"LOG_FORMAT" envDefault:"auto" doc:"json, text, or auto: text on a terminal"`
@@ -246,5 +247,6 @@ func (c *Config) limits() tlsproxy.Limits {
 		Idle:           time.Duration(c.IdleTimeout),
 		BodyIdle:       time.Duration(c.BodyTimeout),
 		UpstreamHeader: time.Duration(c.UpstreamTimeout),
+		UpstreamIdle:   time.Duration(c.UpstreamIdle),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sidegate/tlsproxy"
+	"sidegate/tlsproxy/upstream"
 )
 
 // checkUpstreams says what of gates and probes would never reach the
@@ -18,7 +19,7 @@ func (a *assembly) checkUpstreams(ctx context.Context) error {
 	for _, s := range a.specs {
 		variable := gateVariable(s.name)
 		switch err := tlsproxy.CheckUpstream(ctx, s.upstream); {
-		case errors.Is(err, tlsproxy.ErrNotLoopback):
+		case errors.Is(err, upstream.ErrNotLoopback):
 			errs = append(errs, fmt.Errorf("%s: %w (insecure_upstream=true allows it)", variable, err))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%s: %w", variable, err))

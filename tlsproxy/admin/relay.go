@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sidegate/tlsproxy"
+	"sidegate/tlsproxy/upstream"
 )
 
 // Relay is a probe of the application, which the kubelet can't reach on
@@ -126,7 +127,7 @@ func (r *Relay) newClient() *http.Client {
 
 // dial connects to the target, whatever the URL of a request says.
 func (r *Relay) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	return tlsproxy.DialLoopback(ctx, r.target.Host)
+	return upstream.DialLoopback(ctx, r.target.Host)
 }
 
 // serve answers 200 for a probe that succeeded, the application's status for
