@@ -730,7 +730,7 @@ func TestFindingsAsText(t *testing.T) {
 	f.ok("inotify", "file events work")
 	const want = `broken   pair    tls.key does not belong to the certificate in tls.crt
                  -> write both together
-warning  names   no certificate holds web?[2J?ok
+warning  names   no certificate holds web\x1b[2J\x0aok
                  -> have it issued with that name
 ok       inotify file events work
 1 broken, 1 warning, 1 ok

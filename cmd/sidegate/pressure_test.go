@@ -180,7 +180,9 @@ func TestPasswordFlood(t *testing.T) {
 	attackers.Wait()
 	slices.Sort(took)
 	t.Logf("known user: median %s, p99 %s, slowest %s; a hash %s", took[50], took[98], took[99], hashing)
-	if took[98] > hashing/2 {
+	// Whoever waits for a hash waits at least for a whole one: this tells the two
+	// apart on a machine however busy.
+	if took[98] > hashing {
 		t.Errorf("the known user waits %s for a request, a hash takes %s", took[98], hashing)
 	}
 	var total int64
