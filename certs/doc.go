@@ -13,12 +13,13 @@
 // # Promises
 //
 // A [Material] is one immutable value: certificates, roots and CRLs that were
-// read together are swapped together. A candidate is checked before it
-// serves (key fits, chain in order, dates, usages, names that were served
-// before, every block of every bundle readable, CRLs complete and signed by
-// their issuer). One that fails leaves the last good generation in service.
-// One whose certificate is not yet valid is staged until it is; whom it trusts
-// counts at once, so that a revocation does not wait for a date.
+// read together are swapped together. A candidate is checked before it serves
+// (key fits, chain in order, dates, usages, names that were served before,
+// every block of every bundle readable, CRLs complete and signed by their
+// issuer), and tried where there is a [Try]. One that fails leaves the last
+// good generation in service. One whose certificate is not yet valid is staged
+// until it is; whom it trusts counts at once, so that a revocation does not
+// wait for a date.
 //
 // A CRL that was in service may be replaced but not go away while its CA is
 // trusted. One past its nextUpdate refuses the certificates of its issuer. One

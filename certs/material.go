@@ -58,6 +58,7 @@ type Material struct {
 	Notes    []string // of the [Input]
 	Warnings []string // of the [Input]
 
+	alarms  []string  // of its trial, see [Try]
 	renew   time.Time // when the source should be asked for the next one; zero: when it signals
 	pairs   []*Pair
 	exact   map[string][]*Pair // by lower-case name; "*.x" for wildcards
@@ -150,6 +151,13 @@ func (m *Material) withPairsOf(old *Material) *Material {
 	mixed.pairs, mixed.exact, mixed.pairsID = old.pairs, old.exact, old.pairsID
 	mixed.ID = mixed.id()
 	return &mixed
+}
+
+// withAlarms is m after its trial.
+func (m *Material) withAlarms(alarms []string) *Material {
+	tried := *m
+	tried.alarms = alarms
+	return &tried
 }
 
 // withoutTrust is what m presents.
@@ -319,6 +327,9 @@ func (m *Material) remarks(now time.Time) []remark {
 			list = append(list, remark{slog.LevelError, "certificate expired",
 				fmt.Sprintf("%s ended %s", p.File, utc(p.Cert.Leaf.NotAfter))})
 		}
+	}
+	for _, a := range m.alarms {
+		list = append(list, remark{slog.LevelError, "handshake with itself failed", a})
 	}
 	if m.trust != nil {
 		list = append(list, m.trust.remarks(now)...)

@@ -44,6 +44,8 @@ type Store struct {
 	// PresentOnly leaves out whom the source says to trust, because no gate asks
 	// for certificates that it would vouch for.
 	PresentOnly bool
+	// CANames says whether clients are told whom they must chain to.
+	CANames CANames
 	// Retry are the pauses after failed loads; zero: those of files.
 	Retry reload.Retry
 	// Now is the clock; nil means time.Now.
@@ -53,6 +55,7 @@ type Store struct {
 	loop    *reload.Loop
 	current atomic.Pointer[Material]
 	told    map[remark]bool // since the last load that succeeded; load's own
+	try     Try             // nil: candidates serve untried
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next swap
@@ -135,7 +138,12 @@ func (s *Store) replace(ctx context.Context) (reload.Result, error) {
 		}
 	}
 	if old == nil || old.ID != next.ID {
+		if next, err = s.tried(next); err != nil {
+			return reload.Result{}, err
+		}
 		s.swap(next, old)
+	} else {
+		next = next.withAlarms(old.alarms)
 	}
 	s.setStaged(starts)
 	s.tell(append(remarks, next.remarks(now)...))
@@ -302,12 +310,31 @@ func (s *Store) Federated(leaf *x509.Certificate) bool {
 	return g != nil && g.trust != nil && g.trust.federated(leaf)
 }
 
-// ClientCAs is the list of CAs to name to clients; nil without any.
+// CANames says when a gate names the CAs that a client must chain to. The names
+// are a hint, by which some clients choose among several certificates.
+type CANames int
+
+// The zero value leaves the names out where they may be in the way: Java's
+// clients fail above 32 KiB, and every one above 64 KiB.
+const (
+	CANamesAuto CANames = iota
+	CANamesAlways
+	CANamesNever
+)
+
+// maxCANames is how many bytes of names CANamesAuto sends.
+const maxCANames = 16 << 10
+
+// ClientCAs is the list of CAs to name to clients; nil for none.
 func (s *Store) ClientCAs() *x509.CertPool {
-	if g := s.current.Load(); g != nil && g.trust != nil {
-		return g.trust.hint
+	g := s.current.Load()
+	switch {
+	case g == nil || g.trust == nil || s.CANames == CANamesNever:
+		return nil
+	case s.CANames == CANamesAuto && g.trust.hintSize > maxCANames:
+		return nil
 	}
-	return nil
+	return g.trust.hint
 }
 
 // Generation is the id of the material in service.

@@ -57,10 +57,12 @@ type trust struct {
 	any     *bundle // nil: only the domains below
 	own     string  // the trust domain that is ours, where that can be told
 	domains map[string]*bundle
-	hint    *x509.CertPool
+	hint    *x509.CertPool      // the CAs by whose names clients may choose a certificate
 	cas     []*x509.Certificate // of all bundles, each once
 	crls    []*crl
-	onTop   map[string][]*crl // lists that tell of a CA where a chain ends there, by its DER
+
+	hintSize int               // in a handshake
+	onTop    map[string][]*crl // lists that tell of a CA where a chain ends there, by its DER
 }
 
 func newTrust(in Input) (*trust, error) {
@@ -111,7 +113,8 @@ func (t *trust) addBundles(in Input) error {
 	return nil
 }
 
-// readCAs reads the CAs of a file. known are those of all bundles by their DER.
+// readCAs reads the CAs of a file. known are those of all bundles by their DER,
+// and their names.
 func (t *trust) readCAs(f File, known map[string]bool) ([]*x509.Certificate, error) {
 	list, err := ParseCertificates(f.Name, f.Data)
 	if err != nil {
@@ -123,8 +126,12 @@ func (t *trust) readCAs(f File, known map[string]bool) ([]*x509.Certificate, err
 		}
 		if !known[string(c.Raw)] {
 			known[string(c.Raw)] = true
-			t.hint.AddCert(c)
 			t.cas = append(t.cas, c)
+			if name := "name " + string(c.RawSubject); !known[name] {
+				known[name] = true
+				t.hint.AddCert(c)
+				t.hintSize += len(c.RawSubject) + 2 // the length before it (RFC 8446 4.2.4)
+			}
 		}
 	}
 	return list, nil

@@ -97,6 +97,7 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	for _, c := range change {
 		c(w.gate)
 	}
+	must(t, w.store.Rehearse(w.rehearse))
 	w.addr = w.gate.Listen.Address
 	w.metrics = admin.NewMetrics("test")
 	proxy := &tlsproxy.Proxy{Gates: []*tlsproxy.Gate{w.gate}, Log: log, Metrics: w.metrics, Limits: limits,
@@ -123,6 +124,15 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 		time.Sleep(time.Millisecond)
 	}
 	return w
+}
+
+// rehearse tries the gate with what would be loaded next.
+func (w *world) rehearse(candidate *certs.Store) (alarms []string, err error) {
+	alarm, err := w.gate.Rehearse(candidate, candidate)
+	if alarm != nil {
+		alarms = append(alarms, alarm.Error())
+	}
+	return alarms, err
 }
 
 func newUsers(t testing.TB, log *slog.Logger) *authn.Users {

@@ -91,7 +91,11 @@ func (a *assembly) fill(ctx context.Context) error {
 			a.gates[i].Authenticators = []tlsproxy.Authenticator{a.users}
 		}
 	}
-	return joinFlat([]error{specErr, userErr, policyErr, certErr, a.checkUpstreams(ctx)})
+	err := joinFlat([]error{specErr, userErr, policyErr, certErr, a.checkUpstreams(ctx)})
+	if err == nil {
+		err = a.rehearse()
+	}
+	return err
 }
 
 // loadUsers reads the users where there are any. The default path counts

@@ -40,6 +40,7 @@ type Config struct {
 	HTTP2            Switch          `env:"HTTP2" envDefault:"true" doc:"false offers HTTP/1.1 alone, for the day on which HTTP/2 has a hole"`
 	ClientCert       clientCertMode  `env:"CLIENT_CERT" envDefault:"none" doc:"none, optional or require a client certificate"`
 	ClientCA         string          `env:"CLIENT_CA" path:"spiffe" doc:"file or folder with the CAs that client certificates must chain to, CRLs beside it (crl.pem, ca.crl) are honoured; or spiffe, the bundles of the Workload API. Unset: ca.crt of the first TLS folder, or what spiffe and cfssl bring"`
+	ClientCANames    caNames         `env:"CLIENT_CA_NAMES" envDefault:"auto" doc:"whether clients are told the names of the CAs that their certificates must chain to: auto (up to 16 KiB of names; Java fails above 32 KiB), always or never"`
 	CertUser         certUser        `env:"CERT_USER" envDefault:"none" doc:"name of a client certificate that is also a user's, user:cert/NAME, where no password comes: none, cn, email, dns or spiffe"`
 	CertHosts        List            `env:"CERT_HOSTS" doc:"names to have in the certificates of cfssl (DNS names, IP addresses, URIs) and acme (DNS names)"`
 	CertCache        string          `env:"CERT_CACHE" path:"none" doc:"folder in which cfssl and acme keep what was issued for the next start, 0600; none: memory alone. acme wants one or the other said"`

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"sidegate/certs"
 	"sidegate/policy"
 	"sidegate/tlsproxy"
 )
@@ -333,3 +334,15 @@ func (p peerHeaders) String() string {
 	}
 	return list.String()
 }
+
+// caNames says whether clients are told the names of CAs.
+type caNames certs.CANames
+
+var caNamesWords = []string{"auto", "always", "never"}
+
+func (n *caNames) UnmarshalText(text []byte) (err error) {
+	*n, err = oneOf(text, caNamesWords, []caNames{caNames(certs.CANamesAuto), caNames(certs.CANamesAlways), caNames(certs.CANamesNever)})
+	return err
+}
+
+func (n caNames) String() string { return caNamesWords[n] }

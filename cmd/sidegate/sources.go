@@ -105,6 +105,44 @@ func (a *assembly) trustOf(ctx context.Context, s *gateSpec, gate *tlsproxy.Gate
 	return nil
 }
 
+// rehearse lets every gate shake hands with itself, with what is loaded and from
+// then on with all that would replace it. Such a handshake has no client, so
+// that nobody meets a gate that can't complete any.
+func (a *assembly) rehearse() error {
+	var errs []error
+	for _, st := range a.stores {
+		err := st.Rehearse(func(candidate *certs.Store) ([]string, error) { return a.tryWith(st, candidate) })
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", st.otherwise, st.Source, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tryWith tries the gates of a store as they would be with the candidate.
+func (a *assembly) tryWith(st *store, candidate *certs.Store) (alarms []string, err error) {
+	for _, g := range a.gates {
+		certificates, trust := g.Certificates, g.Trust
+		if certificates == tlsproxy.Certificates(st) {
+			certificates = candidate
+		}
+		if trust == tlsproxy.Trust(st) {
+			trust = candidate
+		}
+		if certificates == g.Certificates && trust == g.Trust {
+			continue
+		}
+		alarm, err := g.Rehearse(certificates, trust)
+		if err != nil {
+			return nil, err
+		}
+		if alarm != nil {
+			alarms = append(alarms, alarm.Error())
+		}
+	}
+	return alarms, nil
+}
+
 // presentOnly reports whether no gate asks for certificates that a source
 // vouches for, though it could.
 func (a *assembly) presentOnly(source certSource) bool {
@@ -148,6 +186,7 @@ func (a *assembly) load(ctx context.Context, s *gateSpec, make func() *store) (*
 		return a.stores[i], nil
 	}
 	st.Log = a.log
+	st.CANames = certs.CANames(a.config.ClientCANames)
 	st.Name = a.storeName(st, s.name)
 	a.stores = append(a.stores, st)
 	err := st.check()
