@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// AccessMessage is the message of the line that a request leaves.
+const AccessMessage = "request"
+
 // logAccess writes the one line that a request leaves. Never the query: it
 // may hold a secret.
 func (x *exchange) logAccess(took time.Duration) {
@@ -44,7 +47,7 @@ func (x *exchange) logAccess(took time.Duration) {
 	}
 	attrs = appendSet(attrs, "audit", string(x.audit))
 	attrs = appendSet(attrs, "trace_id", x.trace)
-	x.gate.log.LogAttrs(x.in.Context(), slog.LevelInfo, "request", attrs...)
+	x.gate.log.LogAttrs(x.in.Context(), slog.LevelInfo, AccessMessage, attrs...)
 }
 
 func appendSet(attrs []slog.Attr, key, value string) []slog.Attr {

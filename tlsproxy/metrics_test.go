@@ -91,6 +91,7 @@ func TestAlertsSpeakOfMetricsThatExist(t *testing.T) {
 	m.Watch(func() []admin.Loaded {
 		return []admin.Loaded{{What: "certificates", Generation: "a", Dates: []admin.CertificateDates{{Use: "server", Name: "tls/tls"}}}}
 	})
+	m.WatchLog("other", func() uint64 { return 1 })
 	series := ours(scrape(m))
 	selectors := regexp.MustCompile(`(sidegate_\w+)(?:\{([^}]*)\})?`).FindAllStringSubmatch(string(rules), -1)
 	if len(selectors) < 8 {

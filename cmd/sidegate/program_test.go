@@ -108,6 +108,14 @@ func start(t *testing.T, upstream string, wrap []string, environ ...string) *ins
 // launch is start without the wait, with a gate at that address.
 func launch(t *testing.T, gate, upstream string, wrap []string, environ ...string) *instance {
 	t.Helper()
+	p := prepare(t, gate, upstream, wrap, environ...)
+	p.begin()
+	return p
+}
+
+// prepare is launch without the start.
+func prepare(t *testing.T, gate, upstream string, wrap []string, environ ...string) *instance {
+	t.Helper()
 	path, err := binary()
 	try(t, err)
 	p := &instance{t: t, log: &certstest.Log{}, gate: gate, admin: freeAddr(t), ended: make(chan error, 1)}
@@ -116,10 +124,14 @@ func launch(t *testing.T, gate, upstream string, wrap []string, environ ...strin
 	upstream, options, _ := strings.Cut(upstream, "?")
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), endAtOnce, "SIDEGATE_INGRESS=" + p.gate + "=" + upstream + "?" + options, "SIDEGATE_ADMIN=" + p.admin, "SIDEGATE_DRAIN_DELAY=20ms"}, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	try(t, p.cmd.Start())
-	go func() { p.ended <- p.cmd.Wait() }()
-	t.Cleanup(p.stop)
 	return p
+}
+
+func (p *instance) begin() {
+	p.t.Helper()
+	try(p.t, p.cmd.Start())
+	go func() { p.ended <- p.cmd.Wait() }()
+	p.t.Cleanup(p.stop)
 }
 
 func (p *instance) untilReady() {

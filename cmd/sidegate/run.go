@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"sidegate/certs/inspect"
 	"sidegate/policy"
@@ -93,12 +94,26 @@ func (p *program) run(ctx context.Context) int {
 	if errors.Is(err, errBroken) {
 		return exitFailed
 	}
-	fmt.Fprintf(p.stderr, "sidegate: %s\n", inspect.PlainLines(err.Error()))
+	p.complain(err)
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// complain says on stderr why the program ends. Where nobody reads that the
+// program ends all the same.
+func (p *program) complain(why error) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		fmt.Fprintf(p.stderr, "sidegate: %s\n", inspect.PlainLines(why.Error()))
+	}()
+	select {
+	case <-said:
+	case <-time.After(time.Second):
+	}
 }
 
 func dispatch(ctx context.Context, name string, p *program) error {

@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"sidegate/certs/watch"
+	"sidegate/cmd/sidegate/lines"
 	"sidegate/tlsproxy"
 	"sidegate/tlsproxy/admin"
 )
@@ -30,9 +33,20 @@ func runServe(ctx context.Context, p *program) error {
 	return serve(ctx, c, p)
 }
 
-// serve loads, binds and runs until ctx ends.
+// serve loads, binds and runs until ctx ends. A reader of the log that stalls or
+// goes away changes nothing about that.
 func serve(ctx context.Context, c *Config, p *program) error {
-	log := newLogger(c, p.stdout)
+	signal.Ignore(syscall.SIGPIPE) // a write to a pipe that nobody reads would end the process
+	log, queue := newLog(c, p.stdout)
+	writing, ended := context.WithCancel(context.Background())
+	var written sync.WaitGroup
+	written.Go(func() { _ = queue.Run(writing) })
+	defer written.Wait() // a second at most
+	defer ended()
+	return serveLogged(ctx, c, p, log, queue)
+}
+
+func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, queue *lines.Queue) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // before anything is loaded: unheard it would end the process
 	defer signal.Stop(hangup)
@@ -52,6 +66,9 @@ func serve(ctx context.Context, c *Config, p *program) error {
 	}
 	metrics := admin.NewMetrics(version())
 	metrics.Watch(a.loaded)
+	for kind := range lines.Kind(lines.Kinds) {
+		metrics.WatchLog(kind.String(), func() uint64 { return queue.Dropped(kind) })
+	}
 	proxy := &tlsproxy.Proxy{
 		Gates: a.gates, Log: log, Metrics: metrics, Limits: c.limits(), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}

@@ -177,6 +177,14 @@ func (m *Metrics) WatchRoots(gates func() []tlsproxy.GateStatus) {
 	m.Registry.MustRegister(rootCollector(gates))
 }
 
+// WatchLog makes the registry ask at each scrape how many lines of the log were
+// dropped. It may be called once for each kind of line.
+func (m *Metrics) WatchLog(kind string, dropped func() uint64) {
+	m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sidegate_log_lines_dropped_total",
+		Help:        "Lines of the log that were dropped because nobody read them in time.",
+		ConstLabels: prometheus.Labels{"kind": kind}}, func() float64 { return float64(dropped()) }))
+}
+
 type rootCollector func() []tlsproxy.GateStatus
 
 var (
