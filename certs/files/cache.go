@@ -18,7 +18,10 @@ func (c *Cache) Get(name string) ([]byte, error) {
 	if c == nil {
 		return nil, nil
 	}
-	data, err := readFile(filepath.Join(c.Dir, name))
+	data, err := bounded(c.Dir, func() ([]byte, error) { return readFile(filepath.Join(c.Dir, name)) })
+	if errors.Is(err, ErrHangs) {
+		return nil, err
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -35,7 +38,11 @@ func (c *Cache) Put(name string, data []byte) error {
 		return nil
 	}
 	path := filepath.Join(c.Dir, name)
-	if err := c.replace(path, data); err != nil {
+	_, err := bounded(c.Dir, func() (struct{}, error) { return struct{}{}, c.replace(path, data) })
+	if errors.Is(err, ErrHangs) {
+		return err
+	}
+	if err != nil {
 		return fmt.Errorf("keep %s: %w", path, causeOf(err))
 	}
 	return nil
@@ -98,5 +105,6 @@ func (c *Cache) Check() error {
 	if err := c.Put(name, nil); err != nil {
 		return err
 	}
-	return os.Remove(filepath.Join(c.Dir, name))
+	_, err := bounded(c.Dir, func() (struct{}, error) { return struct{}{}, os.Remove(filepath.Join(c.Dir, name)) })
+	return err
 }

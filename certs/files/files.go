@@ -71,10 +71,7 @@ func (s *Source) Paths() []string {
 func (s *Source) Load(context.Context) (*certs.Material, error) {
 	in := certs.Input{OwnDomain: s.OwnDomain}
 	for i, dir := range s.TLS {
-		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-			return nil, fmt.Errorf("%s is a file; name the folder that holds tls.crt and tls.key", dir)
-		}
-		content, err := readFolder(dir)
+		content, err := bounded(dir, func() (map[string][]byte, error) { return readPairs(dir) })
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +89,7 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		}
 	}
 	if s.WantTrust && s.ClientCA != "" {
-		content, err := s.readCA()
+		content, err := bounded(s.ClientCA, s.readCA)
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +98,13 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		}
 	}
 	return certs.NewMaterial(in)
+}
+
+func readPairs(dir string) (map[string][]byte, error) {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%s is a file; name the folder that holds tls.crt and tls.key", dir)
+	}
+	return readFolder(dir)
 }
 
 // addPairs finds the pairs of a folder, the default one first.
@@ -178,6 +182,10 @@ var (
 // folder, hidden files and sub-folders are passed over. A file of more than
 // 1 MiB (a CRL: 16 MiB) is an error.
 func Read(path string) (map[string][]byte, error) {
+	return bounded(path, func() (map[string][]byte, error) { return read(path) })
+}
+
+func read(path string) (map[string][]byte, error) {
 	folder, err := isFolder(path)
 	if err != nil {
 		return nil, err
@@ -191,10 +199,12 @@ func Read(path string) (map[string][]byte, error) {
 // ReadOne returns the content of a single file, as Read does. A folder is an
 // error.
 func ReadOne(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder; name the file", path)
-	}
-	content, err := Read(path)
+	content, err := bounded(path, func() (map[string][]byte, error) {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("%s is a folder; name the file", path)
+		}
+		return read(path)
+	})
 	return content[filepath.Base(path)], err
 }
 

@@ -53,6 +53,9 @@ var frozenRoot = regexp.MustCompile(`/\.\.\d{4}_\d\d_\d\d_|/volume-subpaths/`)
 // that shows the same files for ever, whatever the kubelet or somebody else
 // renames into place: the mount of a single file, or by subPath.
 func Frozen(mounts []Mount, path string) (m Mount, frozen bool) {
+	if Hangs(path) {
+		return m, false
+	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return m, false

@@ -150,7 +150,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // once loads and says what has changed since before.
 func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err error) {
-	r, err := l.Load(ctx)
+	r, err := l.load(ctx)
 	if ctx.Err() != nil {
 		return time.Time{}, nil // a load that was cut short says nothing
 	}
@@ -164,6 +164,24 @@ func (l *Loop) once(ctx context.Context, before Status) (again time.Time, err er
 	}
 	clear(l.said)
 	return r.Again, nil
+}
+
+// load leaves a Load behind that does not end with ctx, such as one that reads
+// from a mount that hangs: the end of the process doesn't wait for that.
+func (l *Loop) load(ctx context.Context) (r Result, err error) {
+	done := make(chan struct{})
+	var loaded Result
+	var failure error
+	go func() {
+		defer close(done)
+		loaded, failure = l.Load(ctx)
+	}()
+	select {
+	case <-done:
+		return loaded, failure
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
 }
 
 // say logs a failure that was not said since the last success: torn files may

@@ -13,14 +13,14 @@ import (
 // a user namespace that has none.
 func TestCheck(t *testing.T) {
 	if os.Getenv("WITHOUT_INOTIFY") != "" {
-		if err := Check([]string{t.TempDir()}); !errors.Is(err, syscall.EMFILE) {
+		if err := Check(t.Context(), []string{t.TempDir()}); !errors.Is(err, syscall.EMFILE) {
 			t.Errorf("got %v, want %v", err, syscall.EMFILE)
 		}
 		return
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "tls.crt"), "0")
-	if err := Check([]string{dir, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "not", "there")}); err != nil {
+	if err := Check(t.Context(), []string{dir, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "not", "there")}); err != nil {
 		t.Error(err)
 	}
 	wrap := []string{"-Ur", "sh", "-c", `echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"`, "sh"}

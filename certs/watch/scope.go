@@ -2,6 +2,7 @@ package watch
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,15 @@ func newScope(paths []string) scope {
 		s.addPath(abs)
 	}
 	return s
+}
+
+// join adds all of another scope.
+func (s scope) join(other scope) {
+	for dir, n := range other {
+		here := s.folder(dir)
+		here.all = here.all || n.all
+		maps.Copy(here.one, n.one)
+	}
 }
 
 // addPath adds the way to path. Of a folder it adds the entries and the way to

@@ -14,14 +14,14 @@
 // The watches are on folders, never on files: the kubelet replaces files by
 // moving a link, and a watch on a file dies with the first such move. Which
 // folders matter is worked out anew before each signal, so that whoever reads
-// after a signal is told of what changes from then on.
+// after a signal is told of what changes from then on. The mount of a path may
+// hang: such a path is polled alone, and delays the others by seconds, once.
 package watch
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -59,13 +59,17 @@ type Watcher struct {
 	events  *fsnotify.Watcher // nil while there is none: polling only
 	scope   scope             // what events matches the watches of events
 	polling bool              // and said so
+	failure error             // of the last arming
+	hanging map[string]bool   // paths that were left behind
+	back    chan string       // a path has answered after all
 }
 
 // New returns a watcher that does nothing until Run.
 func New(o Options) *Watcher {
 	o.Poll = cmp.Or(o.Poll, 30*time.Second)
 	o.Debounce = cmp.Or(o.Debounce, 50*time.Millisecond)
-	return &Watcher{opts: o, open: fsnotify.NewWatcher, add: (*fsnotify.Watcher).Add, kick: make(chan struct{}, 1)}
+	return &Watcher{opts: o, open: fsnotify.NewWatcher, add: (*fsnotify.Watcher).Add, kick: make(chan struct{}, 1),
+		hanging: map[string]bool{}, back: make(chan string)}
 }
 
 // Subscribe returns a channel that holds a signal while something may have
@@ -106,7 +110,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	quiet := newDebounce(w.opts.Debounce)
 	defer quiet.timer.Stop()
 	defer w.closeEvents()
-	w.refresh()
+	w.refresh(ctx)
 	for {
 		events, failures := w.channels()
 		select {
@@ -124,19 +128,22 @@ func (w *Watcher) Run(ctx context.Context) error {
 			quiet.event()
 		case <-quiet.timer.C:
 			quiet.over()
-			w.refresh()
+			w.refresh(ctx)
+		case path := <-w.back:
+			delete(w.hanging, path)
+			w.refresh(ctx)
 		case <-w.kick:
-			w.refresh()
+			w.refresh(ctx)
 		case <-poll.C:
-			w.refresh()
+			w.refresh(ctx)
 		}
 	}
 }
 
 // refresh puts the watches first and signals then: what changes while a
 // subscriber reads is an event again.
-func (w *Watcher) refresh() {
-	w.arm()
+func (w *Watcher) refresh(ctx context.Context) {
+	w.arm(ctx)
 	w.signal()
 }
 
@@ -166,10 +173,10 @@ func (w *Watcher) closeEvents() {
 	}
 }
 
-// arm puts a watch on every folder in which a change could matter. Doing so
-// again is how folders that were removed and made anew are followed.
-func (w *Watcher) arm() {
-	if err := w.watchScope(); err != nil {
+// armed is told how arming went, and says what has changed about that.
+func (w *Watcher) armed(err error) {
+	w.failure = err
+	if err != nil {
 		if !w.polling {
 			w.opts.Log.Warn("no file events, polling instead (limits: fs.inotify.max_user_instances, fs.inotify.max_user_watches)",
 				"err", err, "every", w.opts.Poll.String())
@@ -181,63 +188,6 @@ func (w *Watcher) arm() {
 		w.opts.Log.Info("file events work again")
 	}
 	w.polling = false
-}
-
-// armRounds bounds how often arm looks again for links that moved meanwhile.
-// The next event or poll looks again anyway.
-const armRounds = 4
-
-// watchScope returns an error if there can be no events, or not all.
-func (w *Watcher) watchScope() error {
-	if w.events == nil {
-		events, err := w.open()
-		if err != nil {
-			return err
-		}
-		w.events = events
-	}
-	for range armRounds {
-		w.scope = newScope(w.opts.Paths)
-		before := w.dropOthers()
-		added, err := w.addAll(before)
-		if err != nil || !added {
-			return err
-		}
-		// A link may have moved after it was read and before the folder that
-		// holds it was watched: read once more.
-	}
-	return nil
-}
-
-// dropOthers ends the watches that no path needs any more and returns the rest.
-func (w *Watcher) dropOthers() map[string]bool {
-	kept := map[string]bool{}
-	for _, dir := range w.events.WatchList() {
-		if w.scope[dir] == nil {
-			_ = w.events.Remove(dir) // it may be gone already
-			continue
-		}
-		kept[dir] = true
-	}
-	return kept
-}
-
-// addAll watches every folder of the scope, also those that were watched
-// before: another folder may bear the name now. added says that one was not.
-func (w *Watcher) addAll(before map[string]bool) (added bool, err error) {
-	for dir := range w.scope {
-		err := w.add(w.events, dir)
-		switch {
-		case err == nil:
-			added = added || !before[dir]
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, fsnotify.ErrClosed):
-			// Removed since it was found, not ours to read (the poll serves),
-			// or closed, which the channels tell.
-		default:
-			return added, err
-		}
-	}
-	return added, nil
 }
 
 // debounce makes one tick of many events.

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"sidegate/certs/acme"
 	"sidegate/certs/files"
@@ -36,7 +37,8 @@ type assembly struct {
 	reload []*reload.Loop // of users and policy
 	paths  []string       // all that is watched
 
-	lookOnly bool // nothing is to be issued for it, by cfssl or acme
+	lookOnly bool          // nothing is to be issued for it, by cfssl or acme
+	patience time.Duration // with mounts that hang; zero: files.Patience
 }
 
 // rules is the policy in force.
@@ -82,6 +84,7 @@ func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, erro
 
 func (a *assembly) fill(ctx context.Context) error {
 	specs, specErr := readSpecs(a.config)
+	files.Probe(ctx, cmp.Or(a.patience, files.Patience), mounted(a.config, specs))
 	userErr := a.loadUsers(ctx)
 	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
 	certErr := a.loadCertificates(ctx, specs)
@@ -98,6 +101,24 @@ func (a *assembly) fill(ctx context.Context) error {
 	return err
 }
 
+// mounted is every path that is read, as far as the gates are right.
+func mounted(c *Config, specs []*gateSpec) []string {
+	paths := []string{c.Users, c.Policy}
+	for _, s := range specs {
+		switch s.certs {
+		case fromFiles:
+			paths = append(paths, s.tls...)
+		case fromCFSSL:
+			paths = append(paths, c.CFSSLCA, c.CFSSLAuthKey, c.CertCache)
+		case fromACME:
+			paths = append(paths, c.ACMECA, c.ACMEEAB, c.CertCache)
+		}
+		paths = append(paths, s.clientCAFile())
+	}
+	slices.Sort(paths)
+	return slices.DeleteFunc(slices.Compact(paths), func(path string) bool { return path == "" || path == none })
+}
+
 // loadUsers reads the users where there are any. The default path counts
 // only if it exists; one that was set must.
 func (a *assembly) loadUsers(ctx context.Context) error {
@@ -105,7 +126,7 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 	if path == none {
 		return nil
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && path == defaultOf("Users") {
+	if _, err := files.Stat(path); errors.Is(err, fs.ErrNotExist) && path == defaultOf("Users") {
 		return nil
 	}
 	users, err := authn.NewUsers(authn.Options{
@@ -173,7 +194,7 @@ func (a *assembly) policyFile() (string, error) {
 		return "", nil
 	}
 	if path == defaultOf("Policy") {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := files.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
 	}
@@ -218,7 +239,7 @@ func (a *assembly) surroundings(specs []*gateSpec) policy.Surroundings {
 func (a *assembly) whatToMount(err error) error {
 	hint := fmt.Sprintf("mount users at %s (an htpasswd file, or a Secret of type kubernetes.io/basic-auth), or set SIDEGATE_CLIENT_CERT and SIDEGATE_ALLOW, or SIDEGATE_ALLOW=anyone for TLS alone", a.config.Users)
 	for _, dir := range a.config.TLS {
-		if _, statErr := os.Stat(dir + "/ca.crt"); statErr == nil && a.config.ClientCert == clientCertMode(tlsproxy.ClientCertNone) {
+		if _, statErr := files.Stat(dir + "/ca.crt"); statErr == nil && a.config.ClientCert == clientCertMode(tlsproxy.ClientCertNone) {
 			hint += fmt.Sprintf("; %s/ca.crt is there but SIDEGATE_CLIENT_CERT is not set", dir)
 		}
 	}

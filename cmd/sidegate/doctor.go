@@ -230,7 +230,7 @@ func (d *doctor) assemble(ctx context.Context) []error {
 	defer cancel()
 	c := *d.config
 	c.StartTimeout = Duration(patience)
-	d.assembly = &assembly{config: &c, log: slog.New(slog.DiscardHandler), lookOnly: true}
+	d.assembly = &assembly{config: &c, log: slog.New(slog.DiscardHandler), lookOnly: true, patience: patience}
 	return split(d.assembly.fill(ctx))
 }
 
@@ -286,6 +286,7 @@ var advice = regexp.MustCompile(`[;:] ((?:give|mount|set|unset|name|say|store|ch
 
 // further is what to do about errors that don't say it.
 var further = []struct{ text, do string }{
+	{"it does not answer", "see whether its server or CSI driver runs; what reads such a volume can't be ended"},
 	{"no such file or directory", "mount the Secret or ConfigMap there, or set the variable to where it is"},
 	{"does not belong to the certificate", "write certificate and key into the Secret together; these two are of different issues"},
 	{"did not sign certificate", "put the certificates in order: the leaf, then whoever signed each"},

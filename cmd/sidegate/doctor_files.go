@@ -59,7 +59,7 @@ func (d *doctor) folders() []string {
 			}
 		}
 	}
-	return list
+	return answering(list)
 }
 
 // trusts reports whether a gate believes the CAs that lie in a TLS folder.
@@ -79,7 +79,7 @@ func (d *doctor) trusted() []string {
 			list = append(list, path)
 		}
 	}
-	return list
+	return answering(list)
 }
 
 // readAll reads a folder, and each file by itself if it can't be read whole.

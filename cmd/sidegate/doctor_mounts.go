@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,8 +41,11 @@ func (d *doctor) lookAtMounts() findings {
 func (d *doctor) watched() []string {
 	list := slices.Concat(d.folders(), d.trusted(), d.assembly.paths)
 	slices.Sort(list)
-	return slices.Compact(list)
+	return answering(slices.Compact(list))
 }
+
+// answering leaves out what hangs, which loading has told.
+func answering(paths []string) []string { return slices.DeleteFunc(paths, files.Hangs) }
 
 // entries are the files of a folder that are read.
 func entries(dir string) []string {
@@ -58,7 +62,7 @@ func entries(dir string) []string {
 // lookAtEvents says whether changes would be noticed at once.
 func (d *doctor) lookAtEvents() findings {
 	var f findings
-	if err := watch.Check(d.watched()); err != nil {
+	if err := watch.Check(context.Background(), d.watched()); err != nil {
 		f.warn("inotify", "raise fs.inotify.max_user_instances on the node"+sysctl("max_user_instances")+", or fs.inotify.max_user_watches"+sysctl("max_user_watches"),
 			"no file events (%v): changes are seen within 30 s only", err)
 		return f

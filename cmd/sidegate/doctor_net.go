@@ -226,7 +226,7 @@ func (d *doctor) lookAtListen(ctx context.Context, s *gateSpec, running *statusR
 // runs that would want it in just that moment.
 func (d *doctor) couldListen(ctx context.Context, a tlsproxy.Address, running bool) error {
 	if a.Network == "unix" {
-		_, err := os.Stat(filepath.Dir(a.Address))
+		_, err := files.Stat(filepath.Dir(a.Address))
 		return err
 	}
 	if _, port, err := net.SplitHostPort(a.Address); err != nil || port == "0" {
@@ -257,7 +257,7 @@ func (d *doctor) lookAtWorkloadAPI(ctx context.Context) findings {
 	network, address := u.Scheme, u.Host
 	if u.Scheme == "unix" {
 		address = u.Path
-		info, err := os.Stat(address)
+		info, err := files.Stat(address)
 		switch {
 		case err != nil:
 			f.broken("spiffe", mount, "%s: %s: %s", spiffeSocket, address, why(err))

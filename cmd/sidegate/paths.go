@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+
+	"sidegate/certs/files"
 )
 
 // A variable that names a file is where people put the secret itself by
@@ -30,8 +31,9 @@ func leadsSomewhere(value string) bool {
 }
 
 func isThere(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil || errors.Is(err, fs.ErrPermission) // a folder on the way is there, and closed
+	_, err := files.Lstat(path)
+	// A folder on the way is there and closed, or a mount is that hangs.
+	return err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, files.ErrHangs)
 }
 
 var errNoPath = errors.New("wants a path, and its value leads nowhere; it is not shown, because it may be a secret: mount the Secret, and set the variable to where it is")
