@@ -84,7 +84,7 @@ func renewal(m *Material, now time.Time) time.Time {
 	at := leaf.NotBefore.Add(time.Duration(float64(lifetime) * (2.0/3 + jitter)))
 	soonest := now.Add(max(minLife, time.Duration(float64(left)*(1.0/3+jitter))))
 	if at.Before(soonest) {
-		return soonest
+		at = soonest
 	}
-	return at
+	return at.Round(0) // a time of day, not one that passes on the monotonic clock
 }

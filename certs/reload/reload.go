@@ -15,6 +15,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"sidegate/wallclock"
 )
 
 // Result is what a load tells the loop.
@@ -101,6 +103,7 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 	l.said = map[string]bool{}
 	pauses := cmp.Or(l.Retry, ofFiles)
 	retry := pauses.First
+	var due time.Time // when to load without a change; zero: now
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,12 +114,17 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 				continue
 			}
 		case <-wake.C:
+			if left := wallclock.Until(l.now, due); left > 0 && !due.IsZero() {
+				wake.Reset(left)
+				continue
+			}
 		}
 		before := l.Status()
 		again, err := l.once(ctx, before)
 		if err == nil || pauses == ofFiles && err.Error() != before.Err {
 			retry = pauses.First // other content: what it lacks may land soon
 		}
+		due = time.Time{}
 		switch {
 		case err != nil:
 			wait := retry
@@ -126,7 +134,8 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 			wake.Reset(wait)
 			retry = min(2*retry, pauses.Last)
 		case !again.IsZero():
-			wake.Reset(again.Sub(l.now()))
+			due = again
+			wake.Reset(wallclock.Until(l.now, due))
 		default:
 			wake.Stop()
 		}
