@@ -20,6 +20,7 @@ import (
 // Reasons for answers of ours that are no refusal.
 const (
 	upstreamDown    policy.Reason = "upstream_down"    // 502
+	upstreamsBusy   policy.Reason = "upstreams_busy"   // 503: as many connections to applications are open as may be
 	upstreamTimeout policy.Reason = "upstream_timeout" // 504
 	badAnswer       policy.Reason = "bad_answer"       // 502: it is no HTTP, or says in two ways where it ends
 	answerTruncated policy.Reason = "answer_truncated" // the application broke it off
@@ -46,11 +47,15 @@ func newForwarder(g *gate) *forwarder {
 		AnyAddress: g.Upstream.InsecureUpstream, Timeout: g.budget.UpstreamConnect,
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
-		c, err := dialer.Dial(ctx)
-		if err != nil {
+		if err := g.budget.upstreams.take(ctx); err != nil {
 			return nil, err
 		}
-		return g.budget.hops.out(c), nil
+		c, err := dialer.Dial(ctx)
+		if err != nil {
+			g.budget.upstreams.give()
+			return nil, err
+		}
+		return g.budget.hops.out(c, g.budget.upstreams.give), nil
 	}
 	f := &forwarder{gate: g, dialer: dialer, h2c: newH2C(g, dial), grpc: newH2C(g, dial)}
 	f.http1 = upstream.New(upstream.Options{Dial: dial, HeadTimeout: g.budget.UpstreamHeader, Idle: g.budget.UpstreamIdle, Log: g.log})
@@ -266,6 +271,8 @@ func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 		x.reason = clientGone
 		// Returning would make net/http send an empty 200.
 		panic(http.ErrAbortHandler)
+	case errors.Is(err, errNoPlace):
+		d.status, d.reason, d.retryAfter = http.StatusServiceUnavailable, upstreamsBusy, time.Second
 	case errors.As(err, &timeout) && timeout.Timeout() && !isDial(err):
 		d.status, d.reason = http.StatusGatewayTimeout, upstreamTimeout
 	case errors.Is(err, http1.ErrProtocol):

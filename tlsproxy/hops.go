@@ -30,17 +30,18 @@ type way struct{ near, far netip.AddrPort }
 
 // out notes a connection to an upstream until it is closed. It is called
 // before the first byte is sent, so that whoever reads one finds it noted.
-func (h *hops) out(c net.Conn) net.Conn {
+// closed is called once the connection is.
+func (h *hops) out(c net.Conn, closed func()) net.Conn {
 	if c.RemoteAddr().Network() == "unix" {
 		h.unix.Add(1)
-		return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.unix.Add(-1) })}
+		return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.unix.Add(-1) }), closed: sync.OnceFunc(closed)}
 	}
 	to := way{endOf(c.LocalAddr()), endOf(c.RemoteAddr())}
 	if !to.far.Addr().IsLoopback() {
 		to.far = netip.AddrPort{}
 	}
 	h.count(to, +1)
-	return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.count(to, -1) })}
+	return &outgoing{Conn: c, gone: sync.OnceFunc(func() { h.count(to, -1) }), closed: sync.OnceFunc(closed)}
 }
 
 func (h *hops) count(w way, delta int) {
@@ -82,7 +83,7 @@ func endOf(a net.Addr) netip.AddrPort {
 // outgoing is a connection to an upstream.
 type outgoing struct {
 	net.Conn
-	gone func()
+	gone, closed func()
 }
 
 // SyscallConn lets the upstream's client look whether something has come.
@@ -104,5 +105,7 @@ func (o *outgoing) CloseWrite() error {
 // Close closes the connection, after which its near end may be anybody's.
 func (o *outgoing) Close() error {
 	o.gone()
-	return o.Conn.Close()
+	err := o.Conn.Close()
+	o.closed()
+	return err
 }

@@ -35,7 +35,7 @@ func pairOf(t *testing.T, from int) (near, far net.Conn) {
 func TestHopsKnowStrangers(t *testing.T) {
 	var h hops
 	ours, back := pairOf(t, 0)
-	noted := h.out(ours)
+	noted := h.out(ours, func() {})
 	_, stranger := pairOf(t, ours.LocalAddr().(*net.TCPAddr).Port)
 	if !h.cameBack(back) {
 		t.Error("our own connection passes for a stranger's")

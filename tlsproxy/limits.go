@@ -2,6 +2,8 @@ package tlsproxy
 
 import (
 	"container/list"
+	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -9,6 +11,7 @@ import (
 // Limits bound what clients can hold. A zero field has the default it names.
 type Limits struct {
 	Connections     int           // open at a time, all gates together; 10,000
+	Upstreams       int           // connections to applications at a time, all gates together; 0: any number
 	Handshakes      int           // in progress at a time, all gates together; 1,000
 	Handshake       time.Duration // for a whole handshake; 10 s
 	Header          time.Duration // for a request's head; 10 s
@@ -50,11 +53,41 @@ type budget struct {
 	Limits
 	connections slots
 	handshakes  queue
+	upstreams   places
 	hops        hops
 }
 
 func newBudget(l Limits) *budget {
-	return &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: queue{max: l.Handshakes}}
+	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: queue{max: l.Handshakes}}
+	if l.Upstreams > 0 {
+		b.upstreams = make(places, l.Upstreams)
+	}
+	return b
+}
+
+// places are what one waits for; nil has room for everybody.
+type places chan struct{}
+
+// errNoPlace is why there is no connection to an application: as many are open
+// as may be.
+var errNoPlace = errors.New("as many connections to applications are open as may be")
+
+func (p places) take(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
+	select {
+	case p <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return errNoPlace
+	}
+}
+
+func (p places) give() {
+	if p != nil {
+		<-p
+	}
 }
 
 // slots is a counter with a limit.

@@ -137,6 +137,11 @@ func report(w io.Writer, a *assembly) {
 			line(w, "warning: %s", warning)
 		}
 	}
+	b := budgetOf(a.config, openFiles(), len(a.gates))
+	fmt.Fprintln(w, b)
+	if b.short != "" {
+		fmt.Fprintln(w, "warning:", b.short)
+	}
 	if warning := a.config.Admin.warning(); warning != "" {
 		line(w, "warning: %s", warning)
 	}

@@ -54,6 +54,10 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}
+	b := budgetOf(c, openFiles(), len(a.gates))
+	if b.short != "" {
+		log.Warn("few open files", "warning", b.short)
+	}
 	limitMemory(p.environ, cgroupLimits, log)
 	if w := oldGo(runtime.Version()); w != "" {
 		log.Warn("old toolchain", "warning", w)
@@ -70,7 +74,7 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 		metrics.WatchLog(kind.String(), func() uint64 { return queue.Dropped(kind) })
 	}
 	proxy := &tlsproxy.Proxy{
-		Gates: a.gates, Log: log, Metrics: metrics, Limits: c.limits(), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
+		Gates: a.gates, Log: log, Metrics: metrics, Limits: b.limits, DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
 	metrics.WatchRoots(proxy.Status)
 	if a.acme != nil {
@@ -79,6 +83,7 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 	server := &admin.Server{
 		Started: started(proxy), Ready: ready(proxy, a), Metrics: metrics.Registry, Log: log,
 		Status: func() any { return statusOf(proxy, a) }, Drain: proxy.Drain, Probes: c.Probes,
+		MaxConnections: b.admin,
 	}
 	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
 

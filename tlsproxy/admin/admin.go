@@ -15,6 +15,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,11 +38,15 @@ type Server struct {
 	Drain   func(ctx context.Context) // begins a drain and waits until listeners are closed
 	Probes  map[string]*Relay         // of the application, by name
 	Log     *slog.Logger
+	// MaxConnections is how many may be open at a time; 0: 16.
+	MaxConnections int
 }
 
 // Run serves on l until ctx ends, and closes it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	crowd := newCrowd(l, cmp.Or(s.MaxConnections, 16))
 	server := &http.Server{
+		ConnState:         crowd.state,
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
@@ -52,7 +57,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(crowd); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin port: %w", err)
 	}
 	return nil
