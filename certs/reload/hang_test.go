@@ -3,6 +3,7 @@ package reload
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,10 +12,11 @@ import (
 // OPS-17: a load that hangs does not keep Run, and there is one of it.
 func TestEndWhileLoadHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		release, loads := make(chan struct{}), 0
+		var loads atomic.Int64
+		release := make(chan struct{})
 		defer close(release)
 		l := &Loop{What: "users", Log: slog.New(slog.DiscardHandler), Load: func(context.Context) (Result, error) {
-			loads++
+			loads.Add(1)
 			<-release
 			return Result{}, nil
 		}}
@@ -29,8 +31,8 @@ func TestEndWhileLoadHangs(t *testing.T) {
 			default:
 			}
 		}
-		if loads != 1 {
-			t.Errorf("%d loads at a time", loads)
+		if n := loads.Load(); n != 1 {
+			t.Errorf("%d loads at a time", n)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -158,6 +158,7 @@ func TestLoopSaysEachFailureOnce(t *testing.T) {
 		}
 		x.set(nil, 0)
 		changed <- struct{}{}
+		synctest.Wait() // else the next line may be what is loaded
 		x.set(errors.New("torn"), 0)
 		changed <- struct{}{}
 		synctest.Wait()
