@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"sidegate/wallclock"
+	"sidegate/certs/wallclock"
 )
 
 // Result is what a load tells the loop.

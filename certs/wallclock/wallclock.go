@@ -7,11 +7,6 @@
 // set, or the machine has slept, it fires at the wrong time of day: what a
 // certificate's date should end lives on. These look at the clock again every
 // [Step].
-//
-// # Design
-//
-// It is a package of its own, at the top, since the trees of certs and tlsproxy
-// both need it and must not import each other.
 package wallclock
 
 import (
