@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"sidegate/certs/certstest"
 	"sidegate/tlsproxy/admin"
 )
 
@@ -175,28 +175,56 @@ func FuzzRelayGRPC(f *testing.F) {
 	})
 }
 
-// A name is looked up for each probe, and none leaves the pod.
+// TCP-07: a name is looked up for each probe, and none leaves the pod. The
+// application answers at the other addresses too, so that only the look at them
+// keeps a probe in.
 func TestRelayLooksWhereANameLeads(t *testing.T) {
-	host, err := os.Hostname()
-	if err != nil {
-		t.Skip(err)
-	}
-	addrs, err := net.LookupIP(host)
-	if err != nil || len(addrs) == 0 || addrs[0].IsLoopback() {
-		t.Skipf("%s leads to no address beyond loopback: %v %v", host, addrs, err)
-	}
-	l, err := net.Listen("tcp", ":0") // it answers there too
+	n := certstest.StartNames(t)
+	l, err := net.Listen("tcp4", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	app := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}}
+	asked := make(chan struct{}, 100)
+	app := &httptest.Server{Listener: &counted{l, asked}, Config: &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}}
 	app.Start()
 	t.Cleanup(app.Close)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	ask := relayed(t, map[string]string{"http": "http://" + host + ":" + port + "/", "tcp": "tcp://" + host + ":" + port})
-	for _, name := range []string{"http", "tcp"} {
-		if status, _ := ask(name); status != http.StatusBadGateway {
-			t.Errorf("%s: a probe left the pod: %d", name, status)
+	ask := relayed(t, map[string]string{"http": "http://app.example:" + port + "/#timeout=20s", "tcp": "tcp://app.example:" + port + "#timeout=20s"})
+	for _, c := range []struct {
+		addresses []string
+		want      int
+	}{
+		{[]string{"127.0.0.1"}, http.StatusOK},
+		{[]string{"0.0.0.0"}, http.StatusBadGateway}, // which Linux takes for this machine
+		{[]string{"127.0.0.1", "192.0.2.1"}, http.StatusBadGateway},
+		{[]string{"0.0.0.0", "127.0.0.1"}, http.StatusBadGateway},
+		{[]string{"127.0.0.1", "169.254.169.254"}, http.StatusBadGateway}, // the metadata of a cloud
+		{[]string{"127.0.0.1"}, http.StatusOK},
+	} {
+		n.Set("app.example", c.addresses...)
+		for _, name := range []string{"http", "tcp"} {
+			if status, _ := ask(name); status != c.want {
+				t.Errorf("%s of %v: %d, want %d", name, c.addresses, status, c.want)
+			}
+			if c.want == http.StatusOK {
+				<-asked
+			} else if len(asked) > 0 {
+				t.Errorf("%s of %v reached the application", name, c.addresses)
+			}
 		}
 	}
+}
+
+// counted tells of each connection that is accepted.
+type counted struct {
+	net.Listener
+	accepted chan struct{}
+}
+
+func (c *counted) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.accepted <- struct{}{}
+	}
+	return conn, err
 }
