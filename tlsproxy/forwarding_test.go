@@ -74,7 +74,7 @@ func lineWith(text, part string) string {
 	return ""
 }
 
-// HDR-16, HDR-17: the application hears of the client that rules and log know.
+// HDR-05, HDR-16, HDR-17: the application hears of the client that rules and log know.
 func TestApplicationSeesTheSameClient(t *testing.T) {
 	app := newRecorder(t)
 	for _, c := range []struct {
@@ -84,6 +84,9 @@ func TestApplicationSeesTheSameClient(t *testing.T) {
 	}{
 		{"unknown", "X-Forwarded-For: 203.0.113.9, unknown\r\nX-Real-IP: 10.1.1.1\r\nTrue-Client-IP: 10.1.1.1\r\n", "",
 			map[string]string{"X-Forwarded-For": "203.0.113.9, unknown, 127.0.0.1", "X-Real-Ip": "", "True-Client-Ip": ""}},
+		{"the last address that no trusted proxy is", "X-Forwarded-For: 10.1.1.1\r\nX-Forwarded-For: 127.0.0.1, 203.0.113.9,127.0.0.9\r\n", "",
+			map[string]string{"X-Forwarded-For": "10.1.1.1, 127.0.0.1, 203.0.113.9,127.0.0.9, 127.0.0.1", "X-Real-Ip": "203.0.113.9"}},
+		{"proxies all the way", "X-Forwarded-For: 127.0.0.8, 127.0.0.9\r\n", "", map[string]string{"X-Real-Ip": "127.0.0.8"}},
 		{"Forwarded alone", "Forwarded: for=203.0.113.9;proto=http;host=\"web.example:8080\"\r\n", "",
 			map[string]string{"X-Forwarded-For": "203.0.113.9, 127.0.0.1", "X-Real-Ip": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "web.example:8080",
 				"X-Forwarded-Port": "8080", "Forwarded": "for=203.0.113.9;proto=http;host=\"web.example:8080\", for=127.0.0.1;proto=https"}},

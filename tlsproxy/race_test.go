@@ -2,7 +2,6 @@ package tlsproxy_test
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net/http"
@@ -104,38 +103,6 @@ func TestTrustChangesInAHandshake(t *testing.T) {
 	w.counted(`sidegate_connections_ended_total{gate="main",reason="peer_revoked"} 1`)
 }
 
-// TLS-01, TLS-20: nothing was loaded since, so the ticket is good, and by now
-// the CRL is overdue.
-func TestResumptionIsVerified(t *testing.T) {
-	app := newRecorder(t)
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		var ahead atomic.Int64
-		w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"), func(g *tlsproxy.Gate) {
-			g.Trust.(*certs.Store).Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-		})
-		content := certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca)
-		content["crl.pem"] = w.ca.CRL(t, time.Now().Add(time.Hour))
-		w.update(content)
-		c := w.config(good(w))
-		c.MaxVersion = version
-		c.ClientSessionCache = tls.NewLRUClientSessionCache(4)
-		for i, want := range []bool{false, true} {
-			if state, err := w.roundTrip(c); err != nil || state.DidResume != want {
-				t.Fatalf("connection %d: resumed %t (%v), want %t", i, state.DidResume, err, want)
-			}
-		}
-		generation := w.store.Generation()
-		ahead.Store(int64(2 * time.Hour))
-		if state, err := w.roundTrip(c); err == nil {
-			t.Fatalf("%s: let in, resumed %t", tls.VersionName(version), state.DidResume)
-		}
-		w.log.Wait(t, `"reason":"crl_expired"`)
-		if w.store.Generation() != generation {
-			t.Error("there is another generation, so the test shows nothing")
-		}
-	}
-}
-
 // ROT-13: what still comes by a connection that is being ended, in the moment
 // that is left to what is under way on it, does not reach the application.
 func TestNoRequestOnAnEndingConnection(t *testing.T) {
@@ -188,27 +155,6 @@ func (p *switched) Decide(_ context.Context, r *policy.Request, _ policy.Identit
 }
 
 func (p *switched) Changed() <-chan struct{} { return p.notice.Changed() }
-
-// HDR-05: the client is the last address that no trusted proxy is: those before
-// it are what it says of itself.
-func TestClientIsTheRightmostStranger(t *testing.T) {
-	app := newRecorder(t)
-	w := newWorld(t, upstream(app.url), allow("anyone"), func(g *tlsproxy.Gate) {
-		g.TrustedProxies = networks(t, "127.0.0.0/8", "203.0.113.0/24")
-	})
-	for said, want := range map[string]string{
-		"10.0.0.1, 198.51.100.7":                         "198.51.100.7",
-		"10.0.0.1, 198.51.100.7, 203.0.113.9":            "198.51.100.7",
-		"127.0.0.1, 198.51.100.7, 203.0.113.9":           "198.51.100.7",
-		"10.0.0.1\r\nX-Forwarded-For: 198.51.100.7":      "198.51.100.7",
-		"203.0.113.1, 203.0.113.9":                       "203.0.113.1", // proxies all the way
-		"198.51.100.8, 10.0.0.1, 198.51.100.7,127.0.0.9": "198.51.100.7",
-	} {
-		if got := w.seen(app, "X-Forwarded-For: "+said+"\r\n").Get("X-Real-Ip"); got != want {
-			t.Errorf("%q: the client is %s, want %s", said, got, want)
-		}
-	}
-}
 
 // shifting proves one user and then another, by whatever a request carries.
 type shifting struct {
