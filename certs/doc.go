@@ -21,6 +21,11 @@
 // until it is; whom it trusts counts at once, so that a revocation does not
 // wait for a date.
 //
+// Each of several pairs is judged alone: one that is garbled, ended, not yet
+// valid or would lose a name leaves its predecessor in service, and nothing else
+// waits for it. The first pair decides about the start. While it is not good,
+// the reload counts as failed.
+//
 // A CRL that was in service may be replaced but not go away while its CA is
 // trusted. One past its nextUpdate refuses the certificates of its issuer. One
 // whose CA is not in the bundle is checked with that CA when a verified chain
@@ -38,9 +43,8 @@
 //
 // It never skips verification, never falls back to the system's roots, and
 // does not tolerate clock skew. Delta, indirect and partial CRLs are refused,
-// not combined. A candidate is taken as a whole or not at all: while the
-// replacement of a certificate is refused, a newer CRL waits with it, and the
-// alarm says so.
+// not combined. While the bundle or a CRL is refused, renewed pairs wait with it,
+// and the alarm says so.
 //
 // # Design
 //

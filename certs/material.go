@@ -29,6 +29,9 @@ type Input struct {
 	// by trust domain.
 	Domains map[string]File
 	CRLs    []File
+	// KeepPairs lets the first pair be one that is no good, as any other may be:
+	// a [Store] then keeps the one in service, and does not start without.
+	KeepPairs bool
 	// OwnDomain is the SPIFFE trust domain of the workload. "": that of the
 	// first pair, or the only one of Domains.
 	OwnDomain string
@@ -50,6 +53,7 @@ type File struct {
 type PairInput struct {
 	Name      string // of the pair, for metrics
 	Cert, Key File
+	Err       error // why they can't be read; nil: they were
 }
 
 // Material is one immutable generation of what is presented and trusted.
@@ -58,11 +62,13 @@ type Material struct {
 	Notes    []string // of the [Input]
 	Warnings []string // of the [Input]
 
-	alarms  []string  // of its trial, see [Try]
-	renew   time.Time // when the source should be asked for the next one; zero: when it signals
-	pairs   []*Pair
+	alarms  []string           // of its trial, see [Try]
+	renew   time.Time          // when the source should be asked for the next one; zero: when it signals
+	slots   []slot             // as they were read
+	pairs   []*Pair            // those that are good, the default first
 	exact   map[string][]*Pair // by lower-case name; "*.x" for wildcards
 	trust   *trust             // nil: no client certificates
+	domain  string             // our own, where the input says it
 	pairsID [sha256.Size]byte
 	trustID [sha256.Size]byte
 }
@@ -73,35 +79,57 @@ type Pair struct {
 	File  string          // of the chain, for logs
 	Cert  tls.Certificate // Leaf is set
 	names []string
+	sum   [sha256.Size]byte // of its files
 }
 
 // NewMaterial checks the input and makes a material of it. The dates of the
-// pairs are not checked here: see [Store].
+// pairs are not checked here, and a pair that is no good stops none but the
+// first: see [Store].
 func NewMaterial(in Input) (*Material, error) {
-	m := &Material{Notes: in.Notes, Warnings: in.Warnings, exact: map[string][]*Pair{}, pairsID: in.pairsID(), trustID: in.trustID()}
-	m.ID = m.id()
+	m := &Material{Notes: in.Notes, Warnings: in.Warnings, domain: in.OwnDomain, trustID: in.trustID()}
 	if len(in.Pairs) == 0 && in.Bundle == nil && in.Domains == nil {
 		return nil, errors.New("no certificate and key")
 	}
-	for _, p := range in.Pairs {
+	var good []*Pair
+	for i, p := range in.Pairs {
 		pair, err := newPair(p)
-		if err != nil {
+		if err != nil && i == 0 && !in.KeepPairs {
 			return nil, err
 		}
-		m.pairs = append(m.pairs, pair)
-		for _, name := range pair.names {
-			m.exact[name] = append(m.exact[name], pair)
+		if err == nil {
+			good = append(good, pair)
 		}
+		m.slots = append(m.slots, slot{p.Name, pair, err})
 	}
 	if in.Bundle == nil && in.Domains == nil {
-		return m, nil
+		return m.withPairs(good), nil
 	}
 	var err error
 	if m.trust, err = newTrust(in); err != nil {
 		return nil, err
 	}
-	m.trust.own = cmp.Or(in.OwnDomain, m.trust.ownDomain(m.leaf()))
-	return m, nil
+	return m.withPairs(good), nil
+}
+
+// withPairs is what m trusts, and these pairs.
+func (m *Material) withPairs(pairs []*Pair) *Material {
+	mixed := *m
+	mixed.pairs, mixed.exact = pairs, map[string][]*Pair{}
+	h := sha256.New()
+	for _, p := range pairs {
+		h.Write(p.sum[:])
+		for _, name := range p.names {
+			mixed.exact[name] = append(mixed.exact[name], p)
+		}
+	}
+	h.Sum(mixed.pairsID[:0])
+	if m.trust != nil {
+		t := *m.trust
+		t.own = cmp.Or(m.domain, t.ownDomain(mixed.leaf()))
+		mixed.trust = &t
+	}
+	mixed.ID = mixed.id()
+	return &mixed
 }
 
 // leaf is the default certificate, nil if nothing is presented.
@@ -116,14 +144,6 @@ func (m *Material) leaf() *x509.Certificate {
 func (m *Material) id() string {
 	sum := sha256.Sum256(append(m.pairsID[:], m.trustID[:]...))
 	return hex.EncodeToString(sum[:6])
-}
-
-func (in *Input) pairsID() [sha256.Size]byte {
-	var list []File
-	for _, p := range in.Pairs {
-		list = append(list, p.Cert, p.Key)
-	}
-	return hashFiles(list)
 }
 
 func (in *Input) trustID() [sha256.Size]byte {
@@ -145,14 +165,6 @@ func hashFiles(list []File) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// withPairsOf is what m trusts and what old presents.
-func (m *Material) withPairsOf(old *Material) *Material {
-	mixed := *m
-	mixed.pairs, mixed.exact, mixed.pairsID = old.pairs, old.exact, old.pairsID
-	mixed.ID = mixed.id()
-	return &mixed
-}
-
 // withAlarms is m after its trial.
 func (m *Material) withAlarms(alarms []string) *Material {
 	tried := *m
@@ -172,6 +184,9 @@ func (m *Material) withoutTrust() *Material {
 }
 
 func newPair(in PairInput) (*Pair, error) {
+	if in.Err != nil {
+		return nil, in.Err
+	}
 	chain, err := ParseCertificates(in.Cert.Name, in.Cert.Data)
 	if err != nil {
 		return nil, err
@@ -190,7 +205,8 @@ func newPair(in PairInput) (*Pair, error) {
 	if !servesTLS(leaf) {
 		return nil, fmt.Errorf("%s: the extended key usage lacks serverAuth, so clients would refuse it", in.Cert.Name)
 	}
-	p := &Pair{Name: in.Name, File: in.Cert.Name, Cert: tls.Certificate{PrivateKey: key, Leaf: leaf}, names: servedNames(leaf)}
+	p := &Pair{Name: in.Name, File: in.Cert.Name, Cert: tls.Certificate{PrivateKey: key, Leaf: leaf}, names: servedNames(leaf),
+		sum: hashFiles([]File{in.Cert, in.Key})}
 	for _, c := range chain {
 		p.Cert.Certificate = append(p.Cert.Certificate, c.Raw)
 	}
@@ -280,27 +296,6 @@ func (m *Material) forPeer(ask *tls.CertificateRequestInfo) *tls.Certificate {
 		}
 	}
 	return &m.pairs[0].Cert
-}
-
-// notBefore is when the last of the pairs becomes valid.
-func (m *Material) notBefore() time.Time {
-	var latest time.Time
-	for _, p := range m.pairs {
-		if p.Cert.Leaf.NotBefore.After(latest) {
-			latest = p.Cert.Leaf.NotBefore
-		}
-	}
-	return latest
-}
-
-// expired returns the first pair that has ended, or nil.
-func (m *Material) expired(now time.Time) *Pair {
-	for _, p := range m.pairs {
-		if now.After(p.Cert.Leaf.NotAfter) {
-			return p
-		}
-	}
-	return nil
 }
 
 // named returns the pair of that name, or nil.

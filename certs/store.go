@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +59,7 @@ type Store struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next swap
 	staged  time.Time     // see Status
+	faults  []string      // of pairs that are not served
 }
 
 // remark is something for the log that is said once for as long as it is true.
@@ -109,7 +109,7 @@ func (s *Store) load(ctx context.Context) (reload.Result, error) {
 	if m := s.current.Load(); err != nil && m != nil {
 		now := s.Now()
 		s.remind(m.remarks(now))
-		r.Again = m.nextDate(now)
+		r.Again = earliest(r.Again, m.nextDate(now))
 	}
 	return r, err
 }
@@ -124,19 +124,16 @@ func (s *Store) replace(ctx context.Context) (reload.Result, error) {
 		m = m.withoutTrust()
 	}
 	now, old := s.Now(), s.current.Load()
-	next, starts := m, time.Time{}
-	var remarks []remark
-	if old == nil || old.ID != m.ID {
-		if remarks, err = s.accept(m, old, now); err != nil {
-			return reload.Result{}, err
-		}
-		if at := m.notBefore(); now.Before(at) { // never at the start: accept refuses it
-			// Whom we trust changes at once: a revocation does not wait.
-			next, starts = m.withPairsOf(old), at
-			remarks = append(remarks, remark{slog.LevelWarn, "certificate staged until it is valid",
-				fmt.Sprintf("generation %s begins %s", m.ID, utc(at))})
+	c := s.settle(m, old, now)
+	switch {
+	case old == nil && c.refused != nil:
+		return reload.Result{}, c.refused
+	case old != nil && old.trust != nil && m.trust != nil:
+		if lost := m.trust.lostCRL(old.trust, now); lost != nil {
+			return reload.Result{}, fmt.Errorf("%s: the CRL of %s is gone, and without it nobody would be revoked; restart to go on without it", lost.file, lost.list.Issuer)
 		}
 	}
+	next := m.withPairs(c.pairs)
 	if old == nil || old.ID != next.ID {
 		if next, err = s.tried(next); err != nil {
 			return reload.Result{}, err
@@ -145,9 +142,9 @@ func (s *Store) replace(ctx context.Context) (reload.Result, error) {
 	} else {
 		next = next.withAlarms(old.alarms)
 	}
-	s.setStaged(starts)
-	s.tell(append(remarks, next.remarks(now)...))
-	return reload.Result{Generation: next.ID, Again: earliest(m.renew, earliest(starts, next.nextDate(now)))}, nil
+	s.setState(c)
+	s.tell(append(c.remarks, next.remarks(now)...))
+	return reload.Result{Generation: next.ID, Again: earliest(m.renew, earliest(c.starts, next.nextDate(now)))}, c.refused
 }
 
 // earliest is the earlier of two times, of which zero is none.
@@ -159,38 +156,6 @@ func earliest(a, b time.Time) time.Time {
 }
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// accept says why m must not replace old, which is nil at the start, or what
-// to remark if it does.
-func (s *Store) accept(m, old *Material, now time.Time) ([]remark, error) {
-	if p := m.expired(now); p != nil {
-		return nil, fmt.Errorf("%s ended %s", p.File, utc(p.Cert.Leaf.NotAfter))
-	}
-	if old == nil {
-		if starts := m.notBefore(); now.Before(starts) {
-			return nil, fmt.Errorf("a certificate is not valid before %s; the clock says %s", utc(starts), utc(now))
-		}
-		return nil, nil
-	}
-	if old.trust != nil && m.trust != nil {
-		if lost := m.trust.lostCRL(old.trust, now); lost != nil {
-			return nil, fmt.Errorf("%s: the CRL of %s is gone, and without it nobody would be revoked; restart to go on without it", lost.file, lost.list.Issuer)
-		}
-	}
-	return s.acceptNames(m, old, now)
-}
-
-// acceptNames refuses to lose a name, unless what holds it has ended anyway.
-func (s *Store) acceptNames(m, old *Material, now time.Time) ([]remark, error) {
-	missing := strings.Join(m.missingNames(old), ", ")
-	switch {
-	case missing == "" || s.AllowNameLoss:
-		return nil, nil
-	case old.expired(now) == nil:
-		return nil, fmt.Errorf("the replacement lacks %s, which is served now (SIDEGATE_TLS_ALLOW_NAME_LOSS=true allows it)", missing)
-	}
-	return []remark{{slog.LevelError, "replacement lacks names but the certificate in service has ended", missing}}, nil
-}
 
 // swap puts m in service and tells those who wait for a change.
 func (s *Store) swap(m, old *Material) {
@@ -222,10 +187,16 @@ func (s *Store) TrustDomains() (domains []string, any bool) {
 
 func serial(c *x509.Certificate) string { return fmt.Sprintf("%x", c.SerialNumber) }
 
-func (s *Store) setStaged(starts time.Time) {
+// setState keeps for the status what is not in service.
+func (s *Store) setState(c settlement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.staged = starts
+	s.staged, s.faults = c.starts, nil
+	for _, r := range c.remarks {
+		if r.level >= slog.LevelError {
+			s.faults = append(s.faults, r.text)
+		}
+	}
 }
 
 // tell logs the remarks that were not told yet, and forgets all others.
@@ -392,6 +363,7 @@ func (s *Store) Status() Status {
 	st := Status{Status: s.loop.Status(), Source: s.Source.String()}
 	s.mu.Lock()
 	st.Staged = s.staged
+	st.Warnings = slices.Clone(s.faults)
 	s.mu.Unlock()
 	g := s.current.Load()
 	if g == nil {

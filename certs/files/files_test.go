@@ -49,7 +49,8 @@ func TestLoad(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			v := certstest.NewVolume(t, c.content)
-			_, err := (&files.Source{TLS: []string{v.Dir}, WantTrust: c.trust}).Load(t.Context())
+			store := &certs.Store{Source: &files.Source{TLS: []string{v.Dir}, WantTrust: c.trust}, Log: slog.New(slog.DiscardHandler)}
+			err := store.Load(t.Context())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -355,6 +356,89 @@ func TestCRLElsewhere(t *testing.T) {
 	}
 	if len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "ca.crl revokes nobody of those for whom "+trust.Dir) {
 		t.Errorf("warnings %q", m.Warnings)
+	}
+}
+
+// ROT-20: what lies beside the pair decides about nothing, whatever it is. Only
+// whom to trust is strict.
+func TestOtherFilesDecideNothing(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	pair := ca.Server(t, "localhost")
+	large := make([]byte, 2<<20)
+	for name, put := range map[string]func(dir string) error{
+		"large":                   func(dir string) error { return os.WriteFile(filepath.Join(dir, "heap.dump"), large, 0o600) },
+		"large certificate":       func(dir string) error { return os.WriteFile(filepath.Join(dir, "b.crt"), large, 0o600) },
+		"large key alone":         func(dir string) error { return os.WriteFile(filepath.Join(dir, "b.key"), large, 0o600) },
+		"garbled key alone":       func(dir string) error { return os.WriteFile(filepath.Join(dir, "b.key"), []byte("x"), 0o600) },
+		"looping file":            func(dir string) error { return os.Symlink("loop", filepath.Join(dir, "loop")) },
+		"looping certificate":     func(dir string) error { return os.Symlink("loop.crt", filepath.Join(dir, "loop.crt")) },
+		"link that leads nowhere": func(dir string) error { return os.Symlink("/does/not/exist", filepath.Join(dir, "b.key")) },
+		"FIFO":                    func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "b.crt"), 0o600) },
+		"garbled pair": func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "b.crt"), []byte("x"), 0o600), os.WriteFile(filepath.Join(dir, "b.key"), []byte("x"), 0o600))
+		},
+		"folder": func(dir string) error { return os.Mkdir(filepath.Join(dir, "b.crt"), 0o700) },
+	} {
+		for _, trust := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, trust %t", name, trust), func(t *testing.T) {
+				dir := t.TempDir()
+				for file, data := range certstest.Secret(pair, ca) {
+					if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := put(dir); err != nil {
+					t.Fatal(err)
+				}
+				store := &certs.Store{Source: &files.Source{TLS: []string{dir}, WantTrust: trust}, Log: slog.New(slog.DiscardHandler)}
+				if err := store.Load(t.Context()); err != nil {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+	for name, want := range map[string]string{"ca.crt": "ca.crt", "bundle.a.example.pem": "bundle.a.example.pem", "ca.crl": "ca.crl", "tls.key": "tls.key"} {
+		t.Run("unreadable "+name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, data := range certstest.Secret(pair, ca) {
+				if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = os.Remove(filepath.Join(dir, name)) // some are not there
+			if err := os.Symlink(name, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			store := &certs.Store{Source: &files.Source{TLS: []string{dir}, WantTrust: true}, Log: slog.New(slog.DiscardHandler)}
+			if err := store.Load(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want an error that names %s", err, want)
+			}
+		})
+	}
+}
+
+// ROT-19: another folder than the first decides about its own pairs alone.
+func TestOtherFolders(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	first := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "a"), nil))
+	garbled := certstest.NewVolume(t, map[string][]byte{"tls.crt": []byte("x"), "tls.key": []byte("x")})
+	for name, dir := range map[string]string{"missing": filepath.Join(t.TempDir(), "none"), "empty": t.TempDir(), "garbled": garbled.Dir} {
+		t.Run(name, func(t *testing.T) {
+			load := func(dirs ...string) (*certs.Store, error) {
+				s := &certs.Store{Source: &files.Source{TLS: dirs}, Log: slog.New(slog.DiscardHandler)}
+				return s, s.Load(t.Context())
+			}
+			s, err := load(first.Dir, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w := s.Status().Warnings; len(w) != 1 || !strings.Contains(w[0], dir) {
+				t.Errorf("warnings %q, want one that names the folder", w)
+			}
+			if _, err := load(dir, first.Dir); err == nil {
+				t.Error("the first folder has the default pair, and serve started without")
+			}
+		})
 	}
 }
 

@@ -2,8 +2,8 @@ package files
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,61 +36,71 @@ var rehashed = regexp.MustCompile(`^[0-9a-f]{8}\.r[0-9]+$`)
 
 var beginCRL = []byte("-----BEGIN X509 CRL-----")
 
-// crlsOf are the names of a folder's files that hold CRLs, in order.
-func crlsOf(content map[string][]byte) []string {
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(content)) {
+// crls are the names of a folder's files that hold CRLs, in order.
+func (f *folder) crls() []string {
+	return slices.DeleteFunc(f.names(), func(name string) bool {
 		_, isBundle := trustDomainOf(name)
-		if IsCRL(name) || !IsCA(name) && !isBundle && bytes.Contains(content[name], beginCRL) {
-			names = append(names, name)
-		}
-	}
-	return names
+		return !IsCRL(name) && (IsCA(name) || isBundle || !bytes.Contains(f.content[name], beginCRL))
+	})
 }
 
 // readCA reads the CAs. A single file comes with the CRLs beside it, from the
 // same version of the folder; whatever else lies there is not read.
-func (s *Source) readCA() (map[string][]byte, error) {
-	folder, err := isFolder(s.ClientCA)
+func (s *Source) readCA() (*folder, error) {
+	isDir, err := isFolder(s.ClientCA)
 	if err != nil {
 		return nil, err
 	}
-	if folder {
-		return readFolder(s.ClientCA)
+	if isDir {
+		return readEach(s.ClientCA, all)
 	}
-	content, err := readNamed(s.ClientCA, IsCRL)
+	f, err := readNamed(s.ClientCA, IsCRL)
 	if err != nil {
 		return nil, err
 	}
 	name := filepath.Base(s.ClientCA)
-	data := content[name]
-	delete(content, name)
-	content[caNames[0]] = data
-	return content, nil
+	data := f.content[name]
+	delete(f.content, name)
+	f.content[caNames[0]], f.ca = data, s.ClientCA
+	return f, nil
 }
 
-// addTrust finds the CAs, the bundles of trust domains and the CRLs.
-func addTrust(in *certs.Input, dir string, content map[string][]byte) error {
+// addTrust finds the CAs, the bundles of trust domains and the CRLs. One of
+// those that can't be read is an error; what else lies there decides nothing.
+func (f *folder) addTrust(in *certs.Input) error {
+	crls := f.crls()
+	for _, name := range f.names() {
+		_, isBundle := trustDomainOf(name)
+		switch err := f.errs[name]; {
+		case err == nil || isPair(name) && !IsCA(name) && !IsCRL(name): // pairs are judged by themselves
+		case IsCA(name) || isBundle || slices.Contains(crls, name):
+			return err
+		default:
+			in.Warnings = append(in.Warnings, fmt.Sprintf("not used: %v", err))
+		}
+	}
 	for _, name := range caNames {
-		if content[name] != nil {
-			in.Bundle = append(in.Bundle, file(dir, name, content))
+		if f.content[name] != nil {
+			file := f.file(name)
+			file.Name = cmp.Or(f.ca, file.Name)
+			in.Bundle = append(in.Bundle, file)
 			break
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(content)) {
+	for _, name := range f.names() {
 		if domain, ok := trustDomainOf(name); ok {
 			if in.Domains == nil {
 				in.Domains = map[string]certs.File{}
 			}
-			in.Domains[domain] = file(dir, name, content)
+			in.Domains[domain] = f.file(name)
 		}
 	}
 	if in.Bundle == nil && in.Domains == nil {
 		return fmt.Errorf("client certificates are asked for but %s holds no CA (looked for %s, bundle.<trust-domain>.pem; found: %s); set SIDEGATE_CLIENT_CA or mount ca.crt there",
-			dir, strings.Join(caNames, ", "), found(content))
+			f.dir, strings.Join(caNames, ", "), f.found())
 	}
-	for _, name := range crlsOf(content) {
-		in.CRLs = append(in.CRLs, file(dir, name, content))
+	for _, name := range crls {
+		in.CRLs = append(in.CRLs, f.file(name))
 	}
 	return nil
 }
@@ -104,8 +114,8 @@ func trustDomainOf(name string) (domain string, ok bool) {
 
 // warnOfCRLs says of the CRLs of a folder that is not the one with the CAs that
 // they are not used.
-func warnOfCRLs(in *certs.Input, dir, cas string, content map[string][]byte) {
-	for _, name := range crlsOf(content) {
-		in.Warnings = append(in.Warnings, fmt.Sprintf("%s revokes nobody of those for whom %s vouches: put it there if it should", filepath.Join(dir, name), cas))
+func (f *folder) warnOfCRLs(in *certs.Input, cas string) {
+	for _, name := range f.crls() {
+		in.Warnings = append(in.Warnings, fmt.Sprintf("%s revokes nobody of those for whom %s vouches: put it there if it should", filepath.Join(f.dir, name), cas))
 	}
 }
