@@ -129,6 +129,9 @@ func TestResumptionWithinOneGeneration(t *testing.T) {
 					t.Error("the session was resumed")
 				}
 				w.log.Wait(t, `"reason":"`+c.reason+`"`)
+				if w.log.Count(`"msg":"connection ended"`) > 0 {
+					t.Error("the handshake succeeded, and only then the connection ended")
+				}
 				if w.store.Generation() != before {
 					t.Error("something was loaded meanwhile")
 				}
