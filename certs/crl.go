@@ -18,10 +18,10 @@ import (
 type crl struct {
 	file    string
 	list    *x509.RevocationList // without its entries
-	revoked map[string]bool      // serials
-	scope   string               // the issuing distribution point: lists of two scopes don't replace each other
-	signer  *x509.Certificate    // of the bundle; nil: the list is unproven
-	proof   *proof               // of an unproven list
+	revoked serials
+	scope   string            // the issuing distribution point: lists of two scopes don't replace each other
+	signer  *x509.Certificate // of the bundle; nil: the list is unproven
+	proof   *proof            // of an unproven list
 }
 
 // addCRLs reads a file of CRLs.
@@ -40,26 +40,20 @@ func (t *trust) addCRLs(f File) error {
 	return nil
 }
 
-func (t *trust) newCRL(file string, list *x509.RevocationList) (*crl, error) {
-	scope, err := wholeList(list)
+func (t *trust) newCRL(file string, list *revocationList) (*crl, error) {
+	scope, err := wholeList(list.RevocationList)
 	if err != nil {
 		return nil, err
 	}
-	c := &crl{file: file, scope: scope, revoked: make(map[string]bool, len(list.RevokedCertificateEntries))}
-	if c.signer, err = t.signerOf(list); err != nil {
+	c := &crl{file: file, list: list.RevocationList, revoked: list.revoked, scope: scope}
+	if c.signer, err = t.signerOf(c.list); err != nil {
 		return nil, err
 	}
 	if c.signer == nil {
 		c.proof = newProof()
+	} else {
+		c.list.RawTBSRevocationList = nil // it was needed for the signature alone
 	}
-	for _, e := range list.RevokedCertificateEntries {
-		const removeFromCRL = 8 // RFC 5280 5.3.1
-		if e.ReasonCode != removeFromCRL {
-			c.revoked[string(e.SerialNumber.Bytes())] = true
-		}
-	}
-	list.RevokedCertificateEntries = nil
-	c.list = list
 	return c, nil
 }
 
@@ -86,23 +80,19 @@ func (t *trust) signerOf(list *x509.RevocationList) (*x509.Certificate, error) {
 	return nil, nil
 }
 
-// Extensions of CRLs and their entries (RFC 5280 5.2, 5.3).
+// Extensions of CRLs (RFC 5280 5.2).
 var (
-	oidCRLNumber     = asn1.ObjectIdentifier{2, 5, 29, 20}
-	oidReason        = asn1.ObjectIdentifier{2, 5, 29, 21}
-	oidInvalidity    = asn1.ObjectIdentifier{2, 5, 29, 24}
-	oidDelta         = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidIssuingPoint  = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidAuthorityKey  = asn1.ObjectIdentifier{2, 5, 29, 35}
-	understoodInCRL  = []asn1.ObjectIdentifier{oidCRLNumber, oidAuthorityKey}
-	understoodInItem = []asn1.ObjectIdentifier{oidReason, oidInvalidity}
+	oidCRLNumber    = asn1.ObjectIdentifier{2, 5, 29, 20}
+	oidDelta        = asn1.ObjectIdentifier{2, 5, 29, 27}
+	oidIssuingPoint = asn1.ObjectIdentifier{2, 5, 29, 28}
+	oidAuthorityKey = asn1.ObjectIdentifier{2, 5, 29, 35}
+	understoodInCRL = []asn1.ObjectIdentifier{oidCRLNumber, oidAuthorityKey}
 )
 
 // wholeList refuses a list that does not tell of every certificate of its
 // issuer: taken for a whole one it would pass over the rest as not revoked.
 // A critical extension that is not understood is such a case too (RFC 5280
-// 5.2, 5.3), and so is one revocation of an indirect list. It returns the
-// issuing distribution point, "" without.
+// 5.2). It returns the issuing distribution point, "" without.
 func wholeList(list *x509.RevocationList) (scope string, err error) {
 	for _, e := range list.Extensions {
 		switch {
@@ -115,13 +105,6 @@ func wholeList(list *x509.RevocationList) (scope string, err error) {
 			scope = string(e.Value)
 		case e.Critical && !slices.ContainsFunc(understoodInCRL, e.Id.Equal):
 			return "", fmt.Errorf("its critical extension %s is not understood", e.Id)
-		}
-	}
-	for _, r := range list.RevokedCertificateEntries {
-		for _, e := range r.Extensions {
-			if e.Critical && !slices.ContainsFunc(understoodInItem, e.Id.Equal) {
-				return "", fmt.Errorf("the critical extension %s of serial %x is not understood", e.Id, r.SerialNumber)
-			}
 		}
 	}
 	return scope, nil
@@ -311,7 +294,7 @@ func (c *crl) owner() string {
 }
 
 func (c *crl) revokes(cert *x509.Certificate) bool {
-	return c.revoked[string(cert.SerialNumber.Bytes())]
+	return c.revoked.has(cert.SerialNumber.Bytes())
 }
 
 func sameKey(a, b *x509.Certificate) bool {

@@ -31,16 +31,16 @@ func Pool(list []*x509.Certificate) *x509.CertPool {
 
 // parseCRLs reads every CRL of a PEM file, as strictly, or the one of a file in
 // DER, as CAs publish them.
-func parseCRLs(name string, data []byte) ([]*x509.RevocationList, error) {
+func parseCRLs(name string, data []byte) ([]*revocationList, error) {
 	const sequence = 0x30 // the first byte of DER, and no beginning of text before PEM
 	if len(data) > 0 && data[0] == sequence && !bytes.Contains(data, pemBegin) {
-		list, err := x509.ParseRevocationList(data)
+		list, err := parseCRL(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return []*x509.RevocationList{list}, nil
+		return []*revocationList{list}, nil
 	}
-	return parseAll(name, data, "X509 CRL", x509.ParseRevocationList)
+	return parseAll(name, data, "X509 CRL", parseCRL)
 }
 
 func parseAll[T any](name string, data []byte, kind string, parse func([]byte) (T, error)) ([]T, error) {

@@ -97,6 +97,6 @@ func (c *crl) state() (state string, failures []string) {
 
 func (c *crl) describe() CRL {
 	state, _ := c.state()
-	return CRL{File: c.file, Issuer: c.list.Issuer.String(), State: state, Revoked: len(c.revoked),
+	return CRL{File: c.file, Issuer: c.list.Issuer.String(), State: state, Revoked: c.revoked.count(),
 		ThisUpdate: c.list.ThisUpdate, NextUpdate: c.list.NextUpdate}
 }

@@ -39,6 +39,8 @@ type compiler struct {
 	distinct bool               // of Policy
 	cases    map[string]located // paths so far, by their folded form
 	warnings []string
+
+	comparisons int // so far, see reachable
 }
 
 func (c *compiler) warn(at position, format string, args ...any) {
@@ -357,14 +359,26 @@ func (c *compiler) openToAll(t *ruleText, r *rule) {
 	}
 }
 
+// maxComparisons bounds how long a policy may take to load: a few seconds.
+const maxComparisons = 250_000_000
+
 // reachable refuses a rule whose every request an earlier one decides.
 func (c *compiler) reachable(before []rule, r *rule, t *ruleText) {
 	for i := range before {
+		if c.comparisons > maxComparisons {
+			return // that was said
+		}
+		covered := before[i].covers(r, false, &c.comparisons)
+		folded := !covered && !c.distinct && !(r.paths.plain && before[i].paths.plain) && before[i].covers(r, true, &c.comparisons)
 		switch {
-		case before[i].covers(r, false):
+		case c.comparisons > maxComparisons:
+			c.add(t.at, "the policy is too large: up to rule %q, number %d, it takes %d comparisons of paths, hosts and networks to see which rules are never reached; use fewer rules, or patterns such as /a/** for many paths",
+				r.name, len(before)+1, maxComparisons)
+			return
+		case covered:
 			c.add(t.at, "rule %q is never reached: %q in line %d decides all of its requests", r.name, before[i].name, before[i].line)
 			return
-		case !c.distinct && !(r.paths.plain && before[i].paths.plain) && before[i].covers(r, true):
+		case folded:
 			c.add(t.at, "rule %q is never reached where case does not count in paths: %q in line %d decides all of its requests; write paths_case: %s at the top if the application tells them apart", r.name, before[i].name, before[i].line, pathsDistinct)
 			return
 		}

@@ -261,11 +261,13 @@ func (p *problems) words(n *yaml.Node, what string) []located {
 		p.add(positionOf(n), "%s is an empty list, which nothing can be in; leave it out if anything may", what)
 	}
 	list := make([]located, 0, len(n.Content))
+	known := make(map[string]bool, len(n.Content))
 	for _, item := range n.Content {
 		w := p.word(item, "an entry of "+what)
-		if slices.ContainsFunc(list, func(l located) bool { return l.text == w.text }) {
+		if known[w.text] {
 			p.add(w.at, "%q is in the list twice", w.text)
 		}
+		known[w.text] = true
 		list = append(list, w)
 	}
 	return list

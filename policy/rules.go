@@ -135,21 +135,26 @@ func IsPreflight(method string, h Header) bool {
 
 // covers reports whether r surely selects each request that other would, folded
 // or not.
-func (r *rule) covers(other *rule, folded bool) bool {
+func (r *rule) covers(other *rule, folded bool, work *int) bool {
 	return r.of == nil && (!r.preflight || other.preflight) &&
-		coversAll(r.gates, other.gates, func(a, b string) bool { return a == b }) &&
-		coversAll(r.methods, other.methods, func(a, b string) bool { return a == b }) &&
-		coversAll(r.hosts, other.hosts, func(a, b hostPattern) bool { return a == b || !b.wildcard && a.match(b.name) }) &&
-		coversAll(r.paths.in(folded), other.paths.in(folded), func(a, b pathPattern) bool { return a.covers(&b) }) &&
-		coversAll(r.networks, other.networks, func(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(b.Addr()) })
+		coversAll(r.gates, other.gates, work, func(a, b string) bool { return a == b }) &&
+		coversAll(r.methods, other.methods, work, func(a, b string) bool { return a == b }) &&
+		coversAll(r.hosts, other.hosts, work, func(a, b hostPattern) bool { return a == b || !b.wildcard && a.match(b.name) }) &&
+		coversAll(r.paths.in(folded), other.paths.in(folded), work, func(a, b pathPattern) bool { return a.covers(&b) }) &&
+		coversAll(r.networks, other.networks, work, func(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(b.Addr()) })
 }
 
-// coversAll reports whether some a covers each b. An empty list selects all.
-func coversAll[T any](a, b []T, covers func(a, b T) bool) bool {
+// coversAll reports whether some a covers each b. An empty list selects all. It
+// counts its comparisons, and ends when they are too many.
+func coversAll[T any](a, b []T, work *int, covers func(a, b T) bool) bool {
+	*work++
 	if len(a) == 0 {
 		return true
 	}
 	for _, other := range b {
+		if *work += len(a); *work > maxComparisons {
+			return true
+		}
 		if !slices.ContainsFunc(a, func(one T) bool { return covers(one, other) }) {
 			return false
 		}

@@ -1,6 +1,7 @@
 package files_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -356,6 +357,22 @@ func TestCRLElsewhere(t *testing.T) {
 	}
 	if len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "ca.crl revokes nobody of those for whom "+trust.Dir) {
 		t.Errorf("warnings %q", m.Warnings)
+	}
+}
+
+// OPS-22: the lists of a folder have a bound together, which is told.
+func TestManyLargeCRLs(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	comment := bytes.Repeat([]byte("#"), 9<<20) // text before a block is allowed
+	list := append(append(comment, '\n'), ca.CRL(t, ca.Cert.NotAfter)...)
+	v := certstest.NewVolume(t, with(certstest.Secret(ca.Server(t, "a"), ca), map[string][]byte{"one.crl": list}))
+	source := &files.Source{TLS: []string{v.Dir}, WantTrust: true}
+	if _, err := source.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.Update(t, with(certstest.Secret(ca.Server(t, "a"), ca), map[string][]byte{"one.crl": list, "two.crl": list}))
+	if _, err := source.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "(one.crl, two.crl) have 18.0 MiB together, more than 16 MiB") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -247,10 +248,12 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
-	if err != nil {
+	var content bytes.Buffer
+	content.Grow(int(min(info.Size(), int64(limit))) + bytes.MinRead) // at once: a list may be large
+	if _, err := content.ReadFrom(io.LimitReader(f, int64(limit)+1)); err != nil {
 		return nil, err
 	}
+	data := content.Bytes()
 	if len(data) > limit {
 		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
 	}

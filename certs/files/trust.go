@@ -99,8 +99,13 @@ func (f *folder) addTrust(in *certs.Input) error {
 		return fmt.Errorf("client certificates are asked for but %s holds no CA (looked for %s, bundle.<trust-domain>.pem; found: %s); set SIDEGATE_CLIENT_CA or mount ca.crt there",
 			f.dir, strings.Join(caNames, ", "), f.found())
 	}
+	size := 0
 	for _, name := range crls {
 		in.CRLs = append(in.CRLs, f.file(name))
+		size += len(f.content[name])
+	}
+	if size > maxCRL {
+		return fmt.Errorf("the CRLs of %s (%s) have %.1f MiB together, more than %d MiB", f.dir, strings.Join(crls, ", "), float64(size)/(1<<20), maxCRL>>20)
 	}
 	return nil
 }
