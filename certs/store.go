@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -314,6 +315,16 @@ func (s *Store) Generation() string {
 		return g.ID
 	}
 	return ""
+}
+
+// TrustGeneration names whom the store trusts now. It stays what it is when our
+// own certificate is renewed, unless that makes us one of another trust domain.
+func (s *Store) TrustGeneration() string {
+	g := s.current.Load()
+	if g == nil || g.trust == nil {
+		return ""
+	}
+	return hex.EncodeToString(g.trustID[:]) + " " + g.trust.own
 }
 
 // Changed is closed when the next generation is in service.

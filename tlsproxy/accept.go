@@ -24,11 +24,14 @@ type gate struct {
 	servers  *servers
 	listener net.Listener
 	live     live
+	greeting live // connections whose handshake is in progress
 	roots    roots
-	noise    sampler        // of log lines about failed handshakes
-	pending  sync.WaitGroup // handshakes in progress
-	leaving  *atomic.Bool   // a drain has begun
-	sweeps   atomic.Uint64  // how often live requests were decided again
+	trust    atomic.Pointer[string] // the generation by which everybody live was verified
+	noise    sampler                // of log lines about failed handshakes
+	pending  sync.WaitGroup         // handshakes in progress
+	leaving  *atomic.Bool           // a drain has begun
+	closing  atomic.Bool            // the listener is closed
+	sweeps   atomic.Uint64          // how often live requests were decided again
 	sweeping sync.Mutex
 
 	strictTransport []string // as answers carry it; nil: none
@@ -85,40 +88,6 @@ func (g *gate) run(ctx context.Context, drain time.Duration) error {
 	return err
 }
 
-// drain lets handshakes and requests in flight end within the timeout.
-func (g *gate) drain(timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	g.pending.Wait() // bounded by the handshake timeout
-	err := g.servers.shutdown(ctx)
-	upgraded := g.live.waitUpgraded(ctx)
-	if err != nil || len(upgraded) > 0 {
-		g.cut(upgraded)
-	}
-	g.log.Info("gate closed")
-}
-
-// cut ends what has not ended within the drain's timeout. WebSocket
-// connections are told why.
-func (g *gate) cut(upgraded []*conn) {
-	busy := g.live.busy()
-	for range busy {
-		g.metrics.Ended(drainTimeout)
-	}
-	g.log.Warn("connections cut", "reason", drainTimeout, "connections", busy, "upgraded", len(upgraded))
-	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
-	defer cancel()
-	for _, c := range upgraded {
-		c.goodbye(closeGoingAway)
-	}
-	var closing sync.WaitGroup
-	for _, c := range g.live.waitUpgraded(ctx) {
-		closing.Go(c.shut)
-	}
-	closing.Wait()
-	g.servers.close()
-}
-
 // accept takes connections until the listener is closed. Errors such as a
 // lack of file descriptors pass, so they are waited out.
 func (g *gate) accept(ctx context.Context) error {
@@ -127,7 +96,7 @@ func (g *gate) accept(ctx context.Context) error {
 		c, err := g.listener.Accept()
 		if err == nil {
 			pause = 0
-			g.admit(c)
+			g.admit(ctx, c)
 			continue
 		}
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -152,8 +121,9 @@ func (g *gate) give(c *tls.Conn, under *conn) {
 	g.servers.http1.next.give(newHTTP1Conn(c, under, g))
 }
 
-// admit applies the limits and starts the handshake.
-func (g *gate) admit(c net.Conn) {
+// admit applies the limits and starts the handshake. It waits while there are
+// too many in progress that may come to their end.
+func (g *gate) admit(ctx context.Context, c net.Conn) {
 	if !g.budget.connections.take() {
 		_ = c.Close()
 		g.shed(c.RemoteAddr().String(), "connections")
@@ -161,16 +131,19 @@ func (g *gate) admit(c net.Conn) {
 	}
 	under := g.newConn(c)
 	if g.Plaintext {
-		g.live.add(under)
+		under.register(g, peerVerdict{})
 		g.pending.Go(func() { g.servers.http1.next.give(newHTTP1Conn(under, under, g)) })
 		return
 	}
-	place, oldest := g.budget.handshakes.enter(under)
-	if oldest != nil {
-		oldest.shed.Store(true)
-		_ = oldest.Close()
+	place, ok := g.budget.handshakes.enter(ctx, under)
+	if !ok {
+		_ = under.Close()
+		g.shed(under.remoteText, "handshakes")
+		return
 	}
+	g.greeting.add(under)
 	g.pending.Go(func() {
+		defer g.greeting.remove(under)
 		if done, ok := g.handshake(under, place); ok {
 			g.give(done, under)
 		}
@@ -212,6 +185,7 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 	defer cancel()
 	err := c.HandshakeContext(ctx)
 	g.budget.handshakes.leave(place)
+	under.tls = c
 	if err != nil {
 		g.handshakeFailed(under, ctx, err)
 		_ = under.Close()
@@ -219,12 +193,14 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 	}
 	state := c.ConnectionState()
 	if state.NegotiatedProtocol == protocolChallenge {
-		g.proved(c, under, state.ServerName)
+		g.proved(under, state.ServerName)
 		return nil, false
 	}
-	under.tls = c
 	peer := under.learn(&state, g)
-	g.live.add(under)
+	if !under.register(g, peer) {
+		g.handshakeFailed(under, ctx, net.ErrClosed)
+		return nil, false
+	}
 	if under.peer != nil { // trust may have changed while nobody could see this connection
 		g.judgePeer(under, peer)
 	}
@@ -234,8 +210,8 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 
 // proved ends a connection that has shown an ACME server its proof. What the
 // server makes of it, the issuer learns from the server.
-func (g *gate) proved(c *tls.Conn, under *conn, name string) {
-	_ = c.Close() // with close_notify, for which it waits 5 s at most
+func (g *gate) proved(under *conn, name string) {
+	under.hangUp(lastWords)
 	g.metrics.Handshake(HandshakeChallenge)
 	if g.noise.allow(time.Now()) {
 		g.log.Info("challenge answered", "remote", under.remoteText, "host", name)
@@ -248,7 +224,10 @@ func (g *gate) handshakeFailed(c *conn, ctx context.Context, err error) {
 		return
 	}
 	reason := handshakeReason(err, c.received.Load())
-	if ctx.Err() != nil {
+	switch {
+	case g.closing.Load() && errors.Is(err, net.ErrClosed):
+		reason = string(drainTimeout)
+	case ctx.Err() != nil:
 		reason = reasonTimeout
 	}
 	g.metrics.Handshake(reason)

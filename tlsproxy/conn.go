@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"maps"
-	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,16 +38,21 @@ type conn struct {
 	shed      atomic.Bool                  // it gave way to another handshake
 	writeIdle time.Duration                // how long a write may wait for the client
 	writeEnd  atomic.Int64                 // unix nanoseconds: the write deadline that is set
+	limit     writeLimit                   // of every write deadline
+	writing   atomic.Int32                 // writes under way
+	wrote     atomic.Uint64                // writes that have ended
 	parsing   atomic.Bool                  // HTTP/1.1: no exchange is open, the next request is read
 	upgraded  atomic.Bool                  // it is being handed over to another protocol
 	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
 	active    atomic.Int64                 // requests in flight
 	caller    upstream.Caller              // as the application's client knows it
+	waits     atomic.Bool                  // net/http has sent its answers, and waits for the next request
 	ended     atomic.Pointer[policy.Reason]
-	expiry    atomic.Pointer[time.Timer] // verifies the peer again when a certificate of its chain ends
-	closed    atomic.Bool
-	closeOnce sync.Once
 	onClose   func()
+
+	life   sync.Mutex
+	closed bool
+	expiry *time.Timer // verifies the peer again when a certificate of its chain ends
 
 	mu      sync.Mutex
 	allowed *exchange // the requests that were allowed and have not ended, a linked list
@@ -79,41 +83,6 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write lets a client that takes nothing hold the connection for writeIdle at
-// most. The deadline rolls in coarse steps: setting it costs more than the
-// write of a small answer.
-func (c *conn) Write(p []byte) (int, error) {
-	now := time.Now()
-	if end := now.Add(c.writeIdle); c.writeEnd.Load() < end.Add(-c.writeIdle/4).UnixNano() {
-		if err := c.Conn.SetWriteDeadline(end); err != nil {
-			return 0, err
-		}
-		c.writeEnd.Store(end.UnixNano())
-	}
-	return c.Conn.Write(p)
-}
-
-// SetDeadline and SetWriteDeadline are what net/http and crypto/tls use. A
-// deadline that they set is not replaced by Write's.
-func (c *conn) SetDeadline(t time.Time) error {
-	c.keepDeadline(t)
-	return c.Conn.SetDeadline(t)
-}
-
-// SetWriteDeadline implements net.Conn.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.keepDeadline(t)
-	return c.Conn.SetWriteDeadline(t)
-}
-
-func (c *conn) keepDeadline(t time.Time) {
-	if t.IsZero() {
-		c.writeEnd.Store(0)
-	} else {
-		c.writeEnd.Store(math.MaxInt64)
-	}
-}
-
 // CloseWrite lets crypto/tls and the upgrade path half-close.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
@@ -122,63 +91,8 @@ func (c *conn) CloseWrite() error {
 	return net.ErrClosed
 }
 
-// Close closes the connection and gives its places in the limits back, once.
-func (c *conn) Close() error {
-	err := c.Conn.Close()
-	c.closeOnce.Do(func() {
-		c.closed.Store(true)
-		if t := c.expiry.Load(); t != nil {
-			t.Stop()
-		}
-		c.onClose()
-	})
-	return err
-}
-
-// wakeAt calls do right after that time, unless the connection is closed by
-// then, instead of what was to be done at another time. Zero: never.
-func (c *conn) wakeAt(at time.Time, do func()) {
-	var next *time.Timer
-	if !at.IsZero() {
-		const after = time.Millisecond // a certificate is good at its very end
-		next = time.AfterFunc(time.Until(at)+after, do)
-	}
-	if before := c.expiry.Swap(next); before != nil {
-		before.Stop()
-	}
-	if c.closed.Load() && next != nil { // Close may have seen the one before
-		next.Stop()
-	}
-}
-
-// shut closes the connection as TLS does, with close_notify where no write is
-// in the way.
-func (c *conn) shut() {
-	if c.tls == nil {
-		_ = c.Close() // it may be closed already
-		return
-	}
-	_ = c.tls.Close() // likewise
-}
-
-// cut closes the connection so that nothing more is said by it, close_notify
-// neither: its client must not take what it has for all.
-func (c *conn) cut() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // it may be closed already
-	}
-	_ = c.Close() // likewise
-}
-
-// goodbye begins to end an upgraded connection, where its protocol knows how.
-func (c *conn) goodbye(code uint16) {
-	if s := c.stream.Load(); s != nil {
-		go s.goodbye(code)
-	}
-}
-
 // learn takes from a finished handshake what requests will need. It returns how
-// the peer is verified now.
+// the peer is verified now, with a chain if it is believed.
 func (c *conn) learn(state *tls.ConnectionState, g *gate) (p peerVerdict) {
 	c.serverName = strings.ToLower(strings.TrimSuffix(state.ServerName, "."))
 	c.chain = state.PeerCertificates
@@ -192,7 +106,6 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) (p peerVerdict) {
 	p = g.verifyPeer(c)
 	if p.err == nil { // else it will end: it was verified a moment ago
 		c.peerFields = peerFields(c.peer, p.chain, g.Headers.PeerHeaders)
-		c.root = g.roots.enter(p.chain[len(p.chain)-1])
 	}
 	return p
 }
@@ -202,7 +115,7 @@ func (c *conn) learn(state *tls.ConnectionState, g *gate) (p peerVerdict) {
 type live struct {
 	mu    sync.Mutex
 	conns map[*conn]struct{}
-	empty chan struct{} // closed when the last upgraded connection has gone, made by wait
+	gone  chan struct{} // closed when the next connection goes; nil: nobody waits for it
 }
 
 func (l *live) add(c *conn) {
@@ -218,9 +131,9 @@ func (l *live) remove(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
-	if l.empty != nil && len(l.upgradedLocked()) == 0 {
-		close(l.empty)
-		l.empty = nil
+	if l.gone != nil {
+		close(l.gone)
+		l.gone = nil
 	}
 }
 
@@ -248,44 +161,46 @@ func (l *live) all() []*conn {
 func (l *live) withPeer() []*conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var list []*conn
-	for c := range l.conns {
-		if len(c.chain) > 0 {
-			list = append(list, c)
-		}
-	}
-	return list
+	return l.kindLocked(func(c *conn) bool { return len(c.chain) > 0 })
 }
 
-func (l *live) upgradedLocked() []*conn {
-	var list []*conn
-	for c := range l.conns {
-		if c.upgraded.Load() {
-			list = append(list, c)
+// until waits until no connection of that kind is left, or ctx ends. It
+// returns those that are.
+func (l *live) until(ctx context.Context, kind func(*conn) bool) []*conn {
+	for {
+		left, gone := l.left(kind)
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-gone:
+		case <-ctx.Done():
+			return left
 		}
 	}
-	return list
 }
 
-// waitUpgraded waits until no upgraded connection is left, which
-// http.Server.Shutdown does not do, or ctx ends. It returns those that are.
-func (l *live) waitUpgraded(ctx context.Context) []*conn {
-	l.mu.Lock()
-	left := l.upgradedLocked()
-	if len(left) == 0 {
-		l.mu.Unlock()
-		return nil
-	}
-	gone := make(chan struct{})
-	l.empty = gone
-	l.mu.Unlock()
-	select {
-	case <-gone:
-		return nil
-	case <-ctx.Done():
-	}
+// left returns the connections of a kind, and a channel that is closed when one
+// of any kind goes.
+func (l *live) left(kind func(*conn) bool) ([]*conn, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.empty = nil
-	return l.upgradedLocked()
+	if l.gone == nil {
+		l.gone = make(chan struct{})
+	}
+	return l.kindLocked(kind), l.gone
+}
+
+func isUpgraded(c *conn) bool { return c.upgraded.Load() }
+
+func isAny(*conn) bool { return true }
+
+func (l *live) kindLocked(kind func(*conn) bool) []*conn {
+	var list []*conn
+	for c := range l.conns {
+		if kind(c) {
+			list = append(list, c)
+		}
+	}
+	return list
 }

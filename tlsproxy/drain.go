@@ -116,6 +116,61 @@ func (g *gate) upstreamAnswers() bool {
 	return true
 }
 
+// handshakeGrace is how long handshakes that are in progress when a listener
+// is closed have to come to their end, if a drain takes as long.
+const handshakeGrace = 2 * time.Second
+
+// drain lets handshakes and requests in flight end within the timeout. It
+// waits for no client: what a connection does that reads nothing, or says
+// nothing, makes the drain no longer than that.
+func (g *gate) drain(timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	g.closing.Store(true)
+	g.finishHandshakes(min(handshakeGrace, timeout/2))
+	err := g.servers.shutdown(ctx)
+	upgraded := g.live.until(ctx, isUpgraded)
+	if err != nil || len(upgraded) > 0 {
+		g.cut(upgraded)
+	}
+	ended, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	g.live.until(ended, isAny) // their sockets are closed by then
+	g.servers.close()          // it holds its lock while it closes, so nothing may be left that could wait
+	g.log.Info("gate closed")
+}
+
+// finishHandshakes returns when none is in progress, and ends those that take
+// longer than the timeout.
+func (g *gate) finishHandshakes(timeout time.Duration) {
+	late := time.AfterFunc(timeout, func() {
+		for _, c := range g.greeting.all() {
+			_ = c.Close() // it may have ended meanwhile
+		}
+	})
+	defer late.Stop()
+	g.pending.Wait()
+}
+
+// cut ends what has not ended within the drain's timeout. WebSocket
+// connections are told why.
+func (g *gate) cut(upgraded []*conn) {
+	busy := g.live.busy()
+	for range busy {
+		g.metrics.Ended(drainTimeout)
+	}
+	g.log.Warn("connections cut", "reason", drainTimeout, "connections", busy, "upgraded", len(upgraded))
+	for _, c := range upgraded {
+		c.goodbye(closeGoingAway)
+	}
+	told, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	g.live.until(told, isUpgraded)
+	for _, c := range g.live.all() {
+		c.hangUp(parting)
+	}
+}
+
 // GateStatus is the state of one gate.
 type GateStatus struct {
 	Name     string `json:"name"`
@@ -150,7 +205,7 @@ func (p *Proxy) Status() []GateStatus {
 func (l *live) count() LiveCount {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := LiveCount{Connections: len(l.conns), Upgraded: len(l.upgradedLocked())}
+	n := LiveCount{Connections: len(l.conns), Upgraded: len(l.kindLocked(isUpgraded))}
 	for c := range l.conns {
 		n.Requests += int(c.active.Load())
 	}

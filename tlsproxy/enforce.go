@@ -16,6 +16,10 @@ import (
 // came by is no longer trusted.
 const lastWords = 500 * time.Millisecond
 
+// notRemembered is why an idle connection ends whose last request was too long
+// to keep: whether it would be refused by now, nobody can tell.
+const notRemembered policy.Reason = "not_remembered"
+
 // leastWords is what is left of that for whoever took long to judge: enough to
 // say good-bye.
 const leastWords = 200 * time.Millisecond
@@ -60,7 +64,15 @@ func enforce(ctx context.Context, changed func() <-chan struct{}, again func()) 
 // recheck verifies the peer of every live connection again. A chain that many
 // connections showed is verified once. The leaf alone would not do as its
 // name: with other intermediates it may have another verdict.
+//
+// Where another thing than trust has changed, such as our own certificate,
+// nobody is verified: all who are live were, or saw by themselves that they
+// must be, and their next end is a timer.
 func (g *gate) recheck() {
+	generation := g.Trust.TrustGeneration()
+	if before := g.trust.Swap(&generation); before != nil && *before == generation {
+		return
+	}
 	verdicts := map[string]peerVerdict{}
 	for _, c := range g.live.withPeer() {
 		key := chainKey(c.chain)
@@ -81,7 +93,7 @@ type peerVerdict struct {
 }
 
 func (g *gate) verifyPeer(c *conn) peerVerdict {
-	v := peerVerdict{generation: g.Trust.Generation()}
+	v := peerVerdict{generation: g.Trust.TrustGeneration()}
 	v.chain, v.err = g.Trust.VerifyPeer(c.chain, x509.ExtKeyUsageClientAuth)
 	return v
 }
@@ -101,7 +113,7 @@ func (g *gate) judgePeer(c *conn, v peerVerdict) {
 	}
 	again := func() { g.judgePeer(c, g.verifyPeer(c)) }
 	c.wakeAt(firstEnd(time.Now(), v.chain, c.chain), again)
-	if g.Trust.Generation() != v.generation { // recheck may have looked before or meanwhile
+	if g.Trust.TrustGeneration() != v.generation { // recheck may have looked before or meanwhile
 		c.wakeAt(time.Now(), again)
 	}
 }
@@ -152,11 +164,11 @@ func (g *gate) end(c *conn, reason policy.Reason) {
 	g.metrics.Ended(reason)
 	g.log.Info("connection ended", "remote", c.remoteText, "peer", c.peerName, "reason", reason)
 	if c.active.Load() == 0 {
-		c.shut()
+		c.hangUp(lastWords)
 		return
 	}
 	c.goodbye(closePolicy)
-	time.AfterFunc(lastWords, c.shut)
+	time.AfterFunc(lastWords, func() { c.hangUp(parting) })
 }
 
 // enter puts an allowed request where changes of rules and users find it.
@@ -191,16 +203,45 @@ func (x *exchange) leave() {
 	}
 	if x.ended != "" {
 		x.reason = x.ended
+		x.afterLastWords()
+		return
 	}
-	if x.in.ProtoMajor < 2 && len(x.in.RequestURI) <= maxRemembered && len(x.in.Host) <= maxRemembered {
-		c.last = x.question
-		c.last.req.Header = nil // rules don't look at it
+	if x.in.ProtoMajor < 2 {
+		c.last = x.question.remembered()
+	}
+}
+
+// afterLastWords ends an HTTP/1.1 connection whose request was ended and has
+// come to its end before it was cut. net/http still sends what it holds.
+func (x *exchange) afterLastWords() {
+	if x.in.ProtoMajor < 2 {
+		time.AfterFunc(parting, func() { x.conn.hangUp(parting) })
 	}
 }
 
 // maxRemembered bounds the memory that an idle connection's last request
-// holds on to. What is longer is decided when the next one comes.
+// holds on to.
 const maxRemembered = 512
+
+// remembered is what an idle connection keeps of its last request. Rules don't
+// look at the header. Of one that is too long to keep, nobody can tell whether
+// it would be refused: that connection ends at any change.
+func (q question) remembered() question {
+	q.req.Header = nil
+	q.kept = keptWhole
+	if len(q.req.Target) > maxRemembered || len(q.req.Host) > maxRemembered || len(q.req.Method) > maxRemembered || size(q.req.Overrides) > maxRemembered {
+		q.req = policy.Request{Gate: q.req.Gate}
+		q.kept = keptUser
+	}
+	return q
+}
+
+func size(list []string) (n int) {
+	for _, s := range list {
+		n += len(s)
+	}
+	return n
+}
 
 // redecide decides every live request again, and ends those that would be
 // refused. Users that prove to be gone do so once for all their requests. Where
@@ -251,15 +292,37 @@ func (s *sweep) conn(c *conn) {
 			s.unproven[q.id.User] = append(s.unproven[q.id.User], x)
 		}
 	}
-	if c.allowed != nil || c.last.req.Path == "" || c.active.Load() > 0 {
+	if c.allowed != nil || c.last.kept == keptNothing || c.active.Load() > 0 {
 		return
 	}
-	// Nothing is left of its credential; the next request brings another.
-	if reason, _ := s.gate.again(&c.last, s.users); reason != "" {
+	if reason := s.idle(&c.last); reason != "" {
 		c.last = question{}
 		s.gate.requestEnded(c, "", reason)
-		go c.shut()
+		s.hangUpIdle(c)
 	}
+}
+
+// idle is why a connection ends by which no request is under way, or "".
+// Nothing is left of its credential; the next request brings another.
+func (s *sweep) idle(last *question) policy.Reason {
+	switch {
+	case last.kept == keptWhole:
+		reason, _ := s.gate.again(last, s.users)
+		return reason
+	}
+	if v := s.gate.userAgain(last, s.users); v.reason != "" {
+		return v.reason
+	}
+	return notRemembered
+}
+
+// hangUpIdle ends a connection whose last answer may still be on its way.
+func (s *sweep) hangUpIdle(c *conn) {
+	if c.waits.Load() {
+		go c.hangUp(lastWords) // it may want the mutex
+		return
+	}
+	time.AfterFunc(parting, func() { c.hangUp(lastWords) })
 }
 
 // prove looks at the credential of a user whose secret has changed, once for
@@ -361,23 +424,30 @@ func (x *exchange) decideAs(user *policy.User) policy.Reason {
 // "", unless the credential proves nobody any more. users remembers verdicts;
 // nil: nothing is remembered.
 func (g *gate) again(q *question, users map[*policy.User]verdict) (reason policy.Reason, prove bool) {
-	var v verdict
-	if q.by != nil {
-		known := false
-		if v, known = users[q.id.User]; !known {
-			v = verdictOf(q.by.Recheck(context.Background(), q.id.User))
-			if users != nil {
-				users[q.id.User] = v
-			}
-		}
-		if v.reason != "" {
-			return v.reason, false
-		}
+	v := g.userAgain(q, users)
+	if v.reason != "" {
+		return v.reason, false
 	}
 	if d := g.Decider.Decide(context.Background(), &q.req, q.id); !d.Allow {
 		return d.Reason, false
 	}
 	return "", v.prove
+}
+
+// userAgain asks whether the user is still good, as far as that can be told
+// without the credential.
+func (g *gate) userAgain(q *question, users map[*policy.User]verdict) verdict {
+	if q.by == nil {
+		return verdict{}
+	}
+	v, known := users[q.id.User]
+	if !known {
+		v = verdictOf(q.by.Recheck(context.Background(), q.id.User))
+		if users != nil {
+			users[q.id.User] = v
+		}
+	}
+	return v
 }
 
 // verdictOf is what an error of Recheck means for a request. A dependency that
@@ -413,7 +483,9 @@ func (x *exchange) silent() {
 	}
 }
 
-// cut is the end of a request that did not end by itself.
+// cut is the end of a request that did not end by itself. The application
+// learns of it at once. An HTTP/1.1 client loses its connection, one of HTTP/2
+// its stream, as soon as it takes what was sent before.
 func (x *exchange) cut() {
 	c := x.conn
 	c.mu.Lock()
@@ -421,14 +493,30 @@ func (x *exchange) cut() {
 	if !x.entered {
 		return // it has ended
 	}
-	if x.in.ProtoMajor < 2 {
-		go c.shut()
+	switch {
+	case !x.in.ProtoAtLeast(1, 1):
+		go c.cut() // it may want the mutex, as the next
+		return
+	case x.in.ProtoMajor < 2:
+		go c.hangUp(parting)
 		return
 	}
-	// A deadline in the past resets the stream at once. The request can't end
+	reason, wrote := x.ended, c.wrote.Load()
+	time.AfterFunc(lastWords, func() { x.gate.unstick(c, wrote, reason) })
+	// A deadline in the past resets the stream. The request can't end
 	// meanwhile: for that it needs the mutex. An error means that the
 	// connection has gone.
 	_ = http.NewResponseController(x.answer.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+	x.abort()
+}
+
+// unstick ends a connection whose client has taken nothing since so many
+// writes had ended, and so does not learn that a stream was reset. That of a
+// trusted proxy stays, for it carries other clients' requests.
+func (g *gate) unstick(c *conn, wrote uint64, reason policy.Reason) {
+	if c.writing.Load() > 0 && c.wrote.Load() == wrote && !g.trusts(c.remote) {
+		g.end(c, reason)
+	}
 }
 
 func (g *gate) requestEnded(c *conn, requestID string, reason policy.Reason) {

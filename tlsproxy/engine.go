@@ -120,7 +120,7 @@ func (h *handover) give(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.done:
-		_ = c.Close()
+		below(c).hangUp(lastWords)
 	}
 }
 

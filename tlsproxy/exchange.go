@@ -30,6 +30,8 @@ type exchange struct {
 	bare      bool          // the application is told nobody's name
 	started   time.Time
 	answer    recorder
+	ctx       context.Context    // of what is asked of the application
+	cancel    context.CancelFunc // ends it; nil: nothing is asked
 
 	// Of conn.allowed, and guarded by its mutex.
 	entered        bool
@@ -44,7 +46,18 @@ type question struct {
 	req policy.Request
 	id  policy.Identity
 	by  Authenticator // that proved the user; nil: none did
+
+	kept kept // of the last request of an idle connection
 }
+
+// kept is how much is left of a request that has ended.
+type kept uint8
+
+const (
+	keptNothing kept = iota
+	keptUser         // it was too long
+	keptWhole
+)
 
 // serve is the path of one request: canonical form, credentials, decision,
 // and then either the one place that refuses or the one that forwards.
@@ -73,6 +86,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		x.refuse(refusal)
 		return
 	}
+	x.ctx, x.cancel = context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, x))
 	x.enter()
 	if g.sweeps.Load() != sweep {
 		if reason := x.judgeAgain(); reason != "" {
@@ -254,6 +268,13 @@ func (x *exchange) via() string {
 	return x.id.User.Method
 }
 
+// abort ends what is asked of the application.
+func (x *exchange) abort() {
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
+
 // finish counts and logs the exchange, also when the handler panics, which is
 // how net/http is told to abort an answer.
 func (x *exchange) finish() {
@@ -261,11 +282,12 @@ func (x *exchange) finish() {
 		_ = x.body.Close() // a client that has gone can be given no deadline
 	}
 	x.answer.finish()
+	x.conn.active.Add(-1) // before it leaves, or nobody would judge the connection by it
 	x.leave()
+	x.abort()
 	if x.answer.stalled() && x.reason == "" {
 		x.reason = bodyStalled
 	}
-	x.conn.active.Add(-1)
 	took := time.Since(x.started)
 	x.gate.metrics.Request(x.answer.finalStatus(), x.via(), took)
 	x.logAccess(took)

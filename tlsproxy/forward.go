@@ -158,7 +158,7 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 
 // forward sends the request on and its answer back.
 func (x *exchange) forward() {
-	r := x.in.WithContext(context.WithValue(x.in.Context(), exchangeKey{}, x))
+	r := x.in.WithContext(x.ctx)
 	if r.Body != nil && r.Body != http.NoBody {
 		if x.in.ProtoMajor == 1 {
 			// Without it net/http reads the whole upload before the first byte

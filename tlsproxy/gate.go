@@ -29,10 +29,11 @@ type Trust interface {
 	// ClientCAs is the hint for clients which certificate would do. It is
 	// never what a certificate is verified against. nil: no hint.
 	ClientCAs() *x509.CertPool
-	// Generation names the trust in service. Tickets of another generation
-	// are not resumed.
-	Generation() string
-	// Changed is closed when the next generation is in service.
+	// TrustGeneration names whom is trusted now. Tickets of another generation
+	// are not resumed. A new certificate of our own changes nothing about it.
+	TrustGeneration() string
+	// Changed is closed when something else is in service, which may be the
+	// same trust.
 	Changed() <-chan struct{}
 }
 

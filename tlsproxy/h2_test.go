@@ -27,7 +27,7 @@ func beginH2(t *testing.T, conn net.Conn) *http2.Framer {
 }
 
 // fields encodes header fields; each call stands alone, so the table is not used.
-func fields(t *testing.T, list [][2]string) []byte {
+func fields(t testing.TB, list [][2]string) []byte {
 	t.Helper()
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)

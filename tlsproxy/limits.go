@@ -52,13 +52,13 @@ func setZero[T comparable](field *T, value T) {
 type budget struct {
 	Limits
 	connections slots
-	handshakes  queue
+	handshakes  *queue
 	upstreams   places
 	hops        hops
 }
 
 func newBudget(l Limits) *budget {
-	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: queue{max: l.Handshakes}}
+	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: newQueue(l.Handshakes)}
 	if l.Upstreams > 0 {
 		b.upstreams = make(places, l.Upstreams)
 	}
@@ -112,23 +112,66 @@ func (s *slots) give() {
 	s.used--
 }
 
-// queue holds the handshakes in progress. When it is full the one that has
-// taken longest gives way: an honest client needs milliseconds, a half-open
-// handshake only waits, and so a flood of those pushes itself out.
+// queue holds the handshakes in progress. While it is full, new ones wait:
+// honest clients who come all at once are served one after the other. When the
+// one that has taken longest has had its patience it gives way: an honest
+// client needs milliseconds, a half-open handshake only waits, and so a flood
+// of those pushes itself out.
 type queue struct {
 	mu    sync.Mutex
 	max   int
-	order list.List // of *conn, the oldest first
+	order list.List     // of greeting, the oldest first
+	freed chan struct{} // holds one when a place may be free
 }
 
-// enter adds a handshake. shed is the one that must end for it, or nil.
-func (q *queue) enter(c *conn) (place *list.Element, shed *conn) {
+// greeting is a handshake in progress.
+type greeting struct {
+	conn  *conn
+	began time.Time
+}
+
+// patience is how long a handshake may take while others wait for its place.
+const patience = time.Second
+
+func newQueue(max int) *queue { return &queue{max: max, freed: make(chan struct{}, 1)} }
+
+// enter adds a handshake. It waits for a place, patience at most, and returns
+// false when ctx ends before.
+func (q *queue) enter(ctx context.Context, c *conn) (place *list.Element, ok bool) {
+	for {
+		place, wait := q.try(c, time.Now())
+		if place != nil {
+			return place, true
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-q.freed:
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, false
+		}
+		t.Stop()
+	}
+}
+
+// try adds a handshake if there is a place, or if the oldest must give way. It
+// returns nil, and when to try again, if neither is so.
+func (q *queue) try(c *conn, now time.Time) (place *list.Element, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.order.Len() >= q.max {
-		shed = q.order.Remove(q.order.Front()).(*conn)
+		oldest := q.order.Front().Value.(greeting)
+		if wait = patience - now.Sub(oldest.began); wait > 0 {
+			return nil, wait
+		}
+		q.order.Remove(q.order.Front())
+		oldest.conn.shed.Store(true)
+		_ = oldest.conn.Close() // whoever shakes hands notices, and gives up
 	}
-	return q.order.PushBack(c), shed
+	place = q.order.PushBack(greeting{c, now})
+	q.tell()
+	return place, 0
 }
 
 // leave gives the place back. One that was taken away has none any more.
@@ -136,4 +179,16 @@ func (q *queue) leave(place *list.Element) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.order.Remove(place)
+	q.tell()
+}
+
+// tell wakes one of those that wait, if there is a place. mu is held.
+func (q *queue) tell() {
+	if q.order.Len() >= q.max {
+		return
+	}
+	select {
+	case q.freed <- struct{}{}:
+	default:
+	}
 }

@@ -32,12 +32,14 @@ func newHTTP1Conn(c net.Conn, under *conn, g *gate) *http1Conn {
 	return &http1Conn{Conn: c, under: under, gate: g}
 }
 
-// noteState learns from net/http that an exchange has ended and its answer is
-// on the way.
-func noteState(c net.Conn, state http.ConnState) {
-	if state == http.StateIdle {
-		below(c).parsing.Store(true)
+// Close implements net.Conn. While a gate drains, net/http closes idle
+// connections and holds its lock as long: that must not wait for a client.
+func (h *http1Conn) Close() error {
+	if h.gate.closing.Load() {
+		h.under.hangUp(lastWords)
+		return nil
 	}
+	return h.Conn.Close()
 }
 
 // CloseWrite lets net/http and the upgrade path half-close.

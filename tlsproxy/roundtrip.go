@@ -207,7 +207,7 @@ func (b *answerBody) trailers() {
 // aborts the client's, which shows in the framing of HTTP/1.1 and HTTP/2; one of
 // HTTP/1.0 may end with the connection, and then that must not look like an end.
 func (x *exchange) truncated(err error) {
-	if x.in.Context().Err() != nil {
+	if x.ctx.Err() != nil {
 		x.reason = clientGone
 		return
 	}

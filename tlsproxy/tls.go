@@ -77,7 +77,7 @@ func (g *Gate) generation() string {
 	if g.ClientCert == ClientCertNone {
 		return ""
 	}
-	return g.Trust.Generation()
+	return g.Trust.TrustGeneration()
 }
 
 // forGeneration returns the config of the generation, making it at its first

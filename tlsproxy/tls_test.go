@@ -149,10 +149,27 @@ func TestResumption(t *testing.T) {
 		t.Run(name+" TLS-03 another generation means a full handshake", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
 			c := session(w, good(w))
-			w.update(certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
+			content := certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca)
+			content["ca.crt"] = certstest.Join(w.ca.PEM(), certstest.NewCA(t, "one more").PEM())
+			w.update(content)
 			if state, err := w.roundTrip(c); err != nil || state.DidResume {
 				t.Errorf("resumed %t, %v; want a full handshake", state.DidResume, err)
 			}
+		})
+		t.Run(name+" TLS-34 a new certificate of our own changes nothing", func(t *testing.T) {
+			trust := &counting{}
+			w := newWorld(t, upstream(app.url), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"), trust.count)
+			c, idle := session(w, good(w)), w.holdIdle(good(w), "h2")
+			certstest.Until(t, "it is live", func() bool { return w.proxy.Status()[0].Connections == 1 && trust.verified.Load() == 6 })
+			before := trust.verified.Load()
+			w.update(certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
+			if state, err := w.roundTrip(c); err != nil || !state.DidResume {
+				t.Errorf("resumed %t, %v", state.DidResume, err)
+			}
+			if got := trust.verified.Load() - before; got > 2 {
+				t.Errorf("%d verifications, want those of the one handshake", got)
+			}
+			mustGoOn(t, idle)
 		})
 		t.Run(name+" TLS-03 another gate means a full handshake", func(t *testing.T) {
 			w := newWorld(t, upstream(app.url), allow("anyone"))

@@ -224,7 +224,7 @@ func text(t testing.TB, res *http.Response) string {
 // dial makes a TLS connection.
 func (w *world) dial(c *tls.Config) *tls.Conn {
 	w.t.Helper()
-	conn, err := tls.Dial("tcp", w.addr, c)
+	conn, err := tls.Dial(w.gate.Listen.Network, w.addr, c)
 	must(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })
 	must(w.t, conn.SetDeadline(time.Now().Add(certstest.HangGuard)))
