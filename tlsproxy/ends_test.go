@@ -243,6 +243,41 @@ func TestIdleConnectionOfARemovedUser(t *testing.T) {
 	}
 }
 
+// ROT-13: a request that is ended and comes to its end in its last words leaves
+// no connection behind.
+func TestLastWordsOfARemovedUser(t *testing.T) {
+	begun, finish := make(chan bool), make(chan bool)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		begun <- true
+		<-finish
+		_, _ = io.WriteString(w, "done")
+	}))
+	t.Cleanup(app.Close)
+	user := &leaver{}
+	w := newWorld(t, upstream(app.URL), user.only)
+	conf := w.config(nil)
+	conf.NextProtos = []string{"http/1.1"}
+	conn := w.dial(conf)
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	<-begun
+	user.leave()
+	began := certstest.StartStopwatch(t)
+	w.log.Wait(t, `"msg":"request ended"`)
+	close(finish)
+	in := bufio.NewReader(conn)
+	res, err := http.ReadResponse(in, nil)
+	must(t, err)
+	if got := text(t, res); got != "done" {
+		t.Errorf("the client got %q", got)
+	}
+	if _, err := in.ReadByte(); err != io.EOF {
+		t.Errorf("%v, want the end", err)
+	}
+	if took := began.Elapsed(); took > time.Second {
+		t.Errorf("it ended after %s", took)
+	}
+}
+
 // fountain answers without an end, and tells when nobody wants its water.
 type fountain struct {
 	url   string

@@ -16,10 +16,6 @@ import (
 // came by is no longer trusted.
 const lastWords = 500 * time.Millisecond
 
-// notRemembered is why an idle connection ends whose last request was too long
-// to keep: whether it would be refused by now, nobody can tell.
-const notRemembered policy.Reason = "not_remembered"
-
 // leastWords is what is left of that for whoever took long to judge: enough to
 // say good-bye.
 const leastWords = 200 * time.Millisecond
@@ -219,30 +215,6 @@ func (x *exchange) afterLastWords() {
 	}
 }
 
-// maxRemembered bounds the memory that an idle connection's last request
-// holds on to.
-const maxRemembered = 512
-
-// remembered is what an idle connection keeps of its last request. Rules don't
-// look at the header. Of one that is too long to keep, nobody can tell whether
-// it would be refused: that connection ends at any change.
-func (q question) remembered() question {
-	q.req.Header = nil
-	q.kept = keptWhole
-	if len(q.req.Target) > maxRemembered || len(q.req.Host) > maxRemembered || len(q.req.Method) > maxRemembered || size(q.req.Overrides) > maxRemembered {
-		q.req = policy.Request{Gate: q.req.Gate}
-		q.kept = keptUser
-	}
-	return q
-}
-
-func size(list []string) (n int) {
-	for _, s := range list {
-		n += len(s)
-	}
-	return n
-}
-
 // redecide decides every live request again, and ends those that would be
 // refused. Users that prove to be gone do so once for all their requests. Where
 // only the credential can tell, that goes on after redecide returned: it takes
@@ -302,57 +274,6 @@ func (s *sweep) conn(c *conn) {
 	}
 }
 
-// idle is why a connection ends by which no request is under way, or "".
-// Nothing is left of its credential; the next request brings another.
-func (s *sweep) idle(last *question) policy.Reason {
-	switch {
-	case last.kept == keptWhole:
-		reason, _ := s.gate.again(last, s.users)
-		return reason
-	}
-	if v := s.gate.userAgain(last, s.users); v.reason != "" {
-		return v.reason
-	}
-	return notRemembered
-}
-
-// hangUpIdle ends a connection whose last answer may still be on its way.
-func (s *sweep) hangUpIdle(c *conn) {
-	if c.waits.Load() {
-		go c.hangUp(lastWords) // it may want the mutex
-		return
-	}
-	time.AfterFunc(parting, func() { c.hangUp(lastWords) })
-}
-
-// prove looks at the credential of a user whose secret has changed, once for
-// all its requests, and ends those if it proves nobody any more. It is that of
-// the request itself; none is kept.
-func (s *sweep) prove(requests []*exchange) {
-	user, reason := requests[0].prove()
-	for unsettled(reason) && time.Since(s.began) < lastWords {
-		time.Sleep(provePause)
-		user, reason = requests[0].prove()
-	}
-	grace := max(lastWords-time.Since(s.began), leastWords) // the hash was part of it
-	for _, x := range requests {
-		x.judged(user, reason, grace)
-	}
-}
-
-// provePause is how long whoever could not judge a credential is left alone.
-const provePause = 50 * time.Millisecond
-
-// unsettled reports whether a refusal says nothing about the credential. Who
-// never finds out whether it is still good refuses it in the end.
-func unsettled(reason policy.Reason) bool {
-	switch reason {
-	case policy.RateLimited, policy.Overloaded, policy.DependencyDown:
-		return true
-	}
-	return false
-}
-
 // judgeAgain is why a request is refused that was allowed before something
 // changed, or "".
 func (x *exchange) judgeAgain() policy.Reason {
@@ -365,49 +286,6 @@ func (x *exchange) judgeAgain() policy.Reason {
 		return reason
 	}
 	return x.decideAs(user)
-}
-
-// prove asks who the request's credential proves now. It may be another login
-// of the same user, with other groups, but no other user.
-func (x *exchange) prove() (*policy.User, policy.Reason) {
-	login, err := x.proveBy(context.Background())
-	was := x.id.User
-	var refusal *policy.Refusal
-	switch {
-	case errors.As(err, &refusal):
-		return nil, refusal.Reason
-	case err != nil:
-		return nil, policy.DependencyDown
-	case login == nil || login.User == nil:
-		return nil, policy.BadCredentials
-	}
-	if now := login.User; now.Method == was.Method && now.Issuer == was.Issuer && now.Name == was.Name {
-		return now, ""
-	}
-	return nil, policy.BadCredentials
-}
-
-func (x *exchange) proveBy(ctx context.Context) (*policy.Login, error) {
-	if p, ok := x.by.(Prover); ok {
-		return p.Prove(ctx, &x.req, x.id.User)
-	}
-	return x.by.Authenticate(ctx, &x.req)
-}
-
-// judged is what became of prove, for a request that may have ended meanwhile.
-func (x *exchange) judged(user *policy.User, reason policy.Reason, grace time.Duration) {
-	x.conn.mu.Lock()
-	defer x.conn.mu.Unlock()
-	if !x.entered || x.ended != "" {
-		return
-	}
-	if reason == "" {
-		x.proven = user
-		reason = x.decideAs(user)
-	}
-	if reason != "" {
-		x.end(reason, grace)
-	}
 }
 
 // decideAs is why the request is refused to the user, or "".

@@ -176,7 +176,6 @@ func TestRevokedPeersThatReadNothing(t *testing.T) {
 // say nothing, or hold on to what they have.
 func TestDrainIsBounded(t *testing.T) {
 	w := newWorldIn(t, tlsproxy.Limits{Handshake: time.Hour, BodyIdle: time.Hour}, unix(t), upstream(streamer(t)), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
-	w.proxy.DrainTimeout = 2 * time.Second
 	peer := w.ca.Client(t, "peer")
 	w.silent(&peer, 25)
 	for range 10 {
@@ -205,7 +204,6 @@ func TestDrainIsBounded(t *testing.T) {
 // that comes to its end meanwhile is served.
 func TestDrainFinishesHandshakes(t *testing.T) {
 	w := newWorldIn(t, tlsproxy.Limits{Handshake: time.Hour}, upstream(echo(t).URL), allow("anyone"))
-	w.proxy.DrainTimeout = time.Hour
 	halfOpen, err := net.Dial("tcp", w.addr)
 	must(t, err)
 	defer halfOpen.Close()
