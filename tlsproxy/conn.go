@@ -35,6 +35,7 @@ type conn struct {
 	cameBack   func() bool         // it is one of ours to an upstream; asked when a request has come
 
 	received  atomic.Int64                 // bytes from the client, TLS included
+	hello     atomic.Bool                  // its client has said hello
 	shed      atomic.Bool                  // it gave way to another handshake
 	writeIdle time.Duration                // how long a write may wait for the client
 	writeEnd  atomic.Int64                 // unix nanoseconds: the write deadline that is set

@@ -75,7 +75,9 @@ func TestQueue(t *testing.T) {
 		pipe := func() *conn {
 			client, server := net.Pipe()
 			t.Cleanup(func() { _ = client.Close() })
-			return newConn(server, func() {})
+			c := newConn(server, func() {})
+			c.hello.Store(true)
+			return c
 		}
 		enter := func(c *conn) (took time.Duration) {
 			began := time.Now()
@@ -95,6 +97,14 @@ func TestQueue(t *testing.T) {
 		}
 		if took := enter(pipe()); took != patience/2 || !second.shed.Load() || third.shed.Load() {
 			t.Errorf("the place of one who waits took %s", took)
+		}
+		quiet := pipe()
+		quiet.hello.Store(false)
+		if took := enter(quiet); took > patience || !third.shed.Load() {
+			t.Errorf("the next place took %s", took)
+		}
+		if took := enter(pipe()); took != shortPatience || !quiet.shed.Load() {
+			t.Errorf("the place of one who says nothing took %s", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()

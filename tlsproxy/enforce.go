@@ -154,17 +154,25 @@ func endingReason(err error) policy.Reason {
 // end ends a connection: at once if nothing is in flight on it, else after
 // lastWords. Requests that still come by it are refused.
 func (g *gate) end(c *conn, reason policy.Reason) {
-	if !c.ended.CompareAndSwap(nil, &reason) {
+	if !g.noteEnd(c, reason) {
 		return
 	}
-	g.metrics.Ended(reason)
-	g.log.Info("connection ended", "remote", c.remoteText, "peer", c.peerName, "reason", reason)
 	if c.active.Load() == 0 {
 		c.hangUp(lastWords)
 		return
 	}
 	c.goodbye(closePolicy)
 	time.AfterFunc(lastWords, func() { c.hangUp(parting) })
+}
+
+// noteEnd counts the end of a connection, once.
+func (g *gate) noteEnd(c *conn, reason policy.Reason) bool {
+	if !c.ended.CompareAndSwap(nil, &reason) {
+		return false
+	}
+	g.metrics.Ended(reason)
+	g.log.Info("connection ended", "remote", c.remoteText, "peer", c.peerName, "reason", reason)
+	return true
 }
 
 // enter puts an allowed request where changes of rules and users find it.
@@ -392,8 +400,8 @@ func (x *exchange) cut() {
 // writes had ended, and so does not learn that a stream was reset. That of a
 // trusted proxy stays, for it carries other clients' requests.
 func (g *gate) unstick(c *conn, wrote uint64, reason policy.Reason) {
-	if c.writing.Load() > 0 && c.wrote.Load() == wrote && !g.trusts(c.remote) {
-		g.end(c, reason)
+	if c.writing.Load() > 0 && c.wrote.Load() == wrote && !g.trusts(c.remote) && g.noteEnd(c, reason) {
+		c.hangUp(parting)
 	}
 }
 

@@ -113,10 +113,10 @@ func (s *slots) give() {
 }
 
 // queue holds the handshakes in progress. While it is full, new ones wait:
-// honest clients who come all at once are served one after the other. When the
-// one that has taken longest has had its patience it gives way: an honest
-// client needs milliseconds, a half-open handshake only waits, and so a flood
-// of those pushes itself out.
+// honest clients who come all at once are served one after the other. One that
+// has had the patience of the others gives way: an honest client needs
+// milliseconds, a half-open handshake only waits, and so a flood of those pushes
+// itself out.
 type queue struct {
 	mu    sync.Mutex
 	max   int
@@ -130,8 +130,20 @@ type greeting struct {
 	began time.Time
 }
 
-// patience is how long a handshake may take while others wait for its place.
-const patience = time.Second
+// How long a handshake may take while others wait for its place: before its
+// client has said hello, which costs a stranger nothing, and behind that.
+const (
+	shortPatience = 250 * time.Millisecond
+	patience      = time.Second
+)
+
+// left is how long others still wait for the handshake.
+func (g greeting) left(now time.Time) time.Duration {
+	if g.conn.hello.Load() {
+		return patience - now.Sub(g.began)
+	}
+	return shortPatience - now.Sub(g.began)
+}
 
 func newQueue(max int) *queue { return &queue{max: max, freed: make(chan struct{}, 1)} }
 
@@ -155,23 +167,35 @@ func (q *queue) enter(ctx context.Context, c *conn) (place *list.Element, ok boo
 	}
 }
 
-// try adds a handshake if there is a place, or if the oldest must give way. It
+// try adds a handshake if there is a place, or if another must give way. It
 // returns nil, and when to try again, if neither is so.
 func (q *queue) try(c *conn, now time.Time) (place *list.Element, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.order.Len() >= q.max {
-		oldest := q.order.Front().Value.(greeting)
-		if wait = patience - now.Sub(oldest.began); wait > 0 {
+		next := q.next(now)
+		shed := next.Value.(greeting)
+		if wait = shed.left(now); wait > 0 {
 			return nil, wait
 		}
-		q.order.Remove(q.order.Front())
-		oldest.conn.shed.Store(true)
-		_ = oldest.conn.Close() // whoever shakes hands notices, and gives up
+		q.order.Remove(next)
+		shed.conn.shed.Store(true)
+		_ = shed.conn.Close() // whoever shakes hands notices, and gives up
 	}
 	place = q.order.PushBack(greeting{c, now})
 	q.tell()
 	return place, 0
+}
+
+// next is the handshake whose time is over first. mu is held.
+func (q *queue) next(now time.Time) *list.Element {
+	next := q.order.Front()
+	for e := next; e != nil; e = e.Next() {
+		if e.Value.(greeting).left(now) < next.Value.(greeting).left(now) {
+			next = e
+		}
+	}
+	return next
 }
 
 // leave gives the place back. One that was taken away has none any more.

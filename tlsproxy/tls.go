@@ -59,6 +59,9 @@ func (t *tlsConfigs) outer() *tls.Config {
 		MinVersion:     t.gate.minVersion(),
 		GetCertificate: t.gate.Certificates.GetCertificate,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if c, ok := hello.Conn.(*conn); ok { // else it is no client's
+				c.hello.Store(true)
+			}
 			if t.challenge != nil && slices.Equal(hello.SupportedProtos, []string{protocolChallenge}) {
 				return t.challenge, nil
 			}
