@@ -422,12 +422,15 @@ func TestOtherFilesDecideNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca.PEM(), 0o600); err != nil { // which does not stand in for it
+				t.Fatal(err)
+			}
 			_ = os.Remove(filepath.Join(dir, name)) // some are not there
 			if err := os.Symlink(name, filepath.Join(dir, name)); err != nil {
 				t.Fatal(err)
 			}
 			store := &certs.Store{Source: &files.Source{TLS: []string{dir}, WantTrust: true}, Log: slog.New(slog.DiscardHandler)}
-			if err := store.Load(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			if err := store.Load(t.Context()); err == nil || !strings.Contains(err.Error(), want+": too many levels") {
 				t.Errorf("got %v, want an error that names %s", err, want)
 			}
 		})
