@@ -61,11 +61,11 @@ func newForwarder(g *gate) *forwarder {
 	f.http1 = upstream.New(upstream.Options{Dial: dial, HeadTimeout: g.budget.UpstreamHeader, Idle: g.budget.UpstreamIdle, Log: g.log})
 	f.grpc.ResponseHeaderTimeout = 0
 	f.proxy = &httputil.ReverseProxy{
-		Rewrite:        rewrite,
+		Rewrite:        rewriteH2C,
 		Transport:      f,
 		ModifyResponse: modifyAnswer,
-		ErrorHandler:   forwardFailed,
-		BufferPool:     &bufferPool{},
+		ErrorHandler:   func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).failed(err) },
+		BufferPool:     &buffers,
 		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	return f
@@ -135,17 +135,14 @@ const (
 	overGRPC
 )
 
-// RoundTrip sends a request on.
-func (f *forwarder) RoundTrip(r *http.Request) (res *http.Response, err error) {
-	began := time.Now()
-	switch f.protocol(r.Header) {
-	case overGRPC:
-		res, err = roundTrip2(f.grpc, r)
-	case overH2C:
-		res, err = roundTrip2(f.h2c, r)
-	default:
-		res, err = f.roundTrip1(r)
+// RoundTrip sends a request on as HTTP/2.
+func (f *forwarder) RoundTrip(r *http.Request) (*http.Response, error) {
+	t := f.h2c
+	if isGRPC(r.Header) {
+		t = f.grpc
 	}
+	began := time.Now()
+	res, err := roundTrip2(t, r)
 	if err == nil {
 		f.gate.metrics.Upstream(time.Since(began))
 	}
@@ -158,18 +155,24 @@ func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKe
 
 // forward sends the request on and its answer back.
 func (x *exchange) forward() {
-	r := x.in.WithContext(x.ctx)
-	if r.Body != nil && r.Body != http.NoBody {
+	if x.in.Body != nil && x.in.Body != http.NoBody {
 		if x.in.ProtoMajor == 1 {
 			// Without it net/http reads the whole upload before the first byte
 			// of an answer that came early. An error means it is not supported.
 			_ = http.NewResponseController(x.answer.ResponseWriter).EnableFullDuplex()
 		}
 		x.body = newRequestBody(x)
-		r.Body = x.body
 	}
 	if isGRPC(x.in.Header) {
 		x.answer.silence.listen()
+	}
+	if x.gate.forward.protocol(x.in.Header) == overHTTP1 {
+		x.forward1()
+		return
+	}
+	r := x.in.WithContext(x.ctx)
+	if x.body != nil {
+		r.Body = x.body
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
 }
@@ -181,15 +184,11 @@ func (g *gate) stripAnswer(h http.Header) {
 	}
 }
 
-// rewrite makes the outgoing request of an allowed one. ReverseProxy has
-// removed hop-by-hop fields before, so that nothing set here can be removed
-// by what a client wrote into Connection.
-func rewrite(pr *httputil.ProxyRequest) {
-	x := exchangeOf(pr.In)
-	out := pr.Out
-	setTarget(out, pr.In)
+// rewrite makes the fields of the outgoing request of an allowed one. Those that
+// are hop by hop were removed before, so that nothing set here can be removed by
+// what a client wrote into Connection.
+func (x *exchange) rewrite(out *http.Request) {
 	h := out.Header
-	restoreForwarding(h, pr.In.Header)
 	x.gate.stripper.strip(h, x.trusted, x.sender.addr)
 	x.gate.stripper.stripTrailer(out.Trailer)
 	if x.login != nil && !x.gate.PassAuthorization {
@@ -212,6 +211,13 @@ func rewrite(pr *httputil.ProxyRequest) {
 	}
 }
 
+// rewriteH2C is rewrite as ReverseProxy asks for it.
+func rewriteH2C(pr *httputil.ProxyRequest) {
+	setTarget(pr.Out, pr.In)
+	restoreForwarding(pr.Out.Header, pr.In.Header)
+	exchangeOf(pr.In).rewrite(pr.Out)
+}
+
 // setTarget makes net/http write path and query as they were received, where it
 // is what speaks to the application (h2c). By itself it would escape some bytes
 // anew and drop queries it can't parse.
@@ -226,37 +232,34 @@ func setTarget(out, in *http.Request) {
 	}
 }
 
-// modifyAnswer drops what the application must not say in our name, and hands
-// the fields over as they are: ReverseProxy would spell their names anew.
+// modifyAnswer hands the fields of an answer of HTTP/2 over.
 func modifyAnswer(res *http.Response) error {
 	x := exchangeOf(res.Request)
 	h := x.answer.Header()
-	maps.Copy(h, res.Header) // empty where roundTrip1 has seen to it
-	res.Header = nil
-	x.gate.stripAnswer(h)
-	x.gate.stripAnswer(res.Trailer) // those that are announced
-	switch {
-	case res.StatusCode == http.StatusSwitchingProtocols:
-		x.conn.upgraded.Store(true)      // before net/http forgets the connection
-		x.answer.status = res.StatusCode // it is written past the recorder
-		x.answer.protocol = h.Get("Upgrade")
-		res.Header = http.Header{"Upgrade": h["Upgrade"], "Connection": {"Upgrade"}} // which ReverseProxy looks at
-		delete(h, "Upgrade")
-		return nil
-	case res.StatusCode == http.StatusNoContent:
-		delete(h, "Content-Length") // RFC 9110 8.6
-	case strings.HasPrefix(h.Get("Content-Type"), "text/event-stream"):
+	maps.Copy(h, res.Header)
+	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		res.ContentLength = -1 // each event goes on at once
+	}
+	res.Header = nil
+	x.gate.stripAnswer(res.Trailer) // those that are announced
+	x.settleAnswer(h, res.StatusCode)
+	return nil
+}
+
+// settleAnswer drops from the fields of an answer what the application must not
+// say in our name, and keeps net/http from adding to them.
+func (x *exchange) settleAnswer(h http.Header, status int) {
+	x.gate.stripAnswer(h)
+	if status == http.StatusNoContent {
+		delete(h, "Content-Length") // RFC 9110 8.6
 	}
 	if len(h["Content-Type"]) == 0 {
 		h["Content-Type"] = nil // net/http would guess one
 	}
-	return nil
 }
 
-// forwardFailed answers when the application did not.
-func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
-	x := exchangeOf(r)
+// failed answers when the application did not.
+func (x *exchange) failed(err error) {
 	clear(x.answer.Header()) // of an answer that was refused at last
 	d := &denial{status: http.StatusBadGateway, reason: upstreamDown, err: err}
 	var timeout net.Error
@@ -267,7 +270,7 @@ func forwardFailed(_ http.ResponseWriter, r *http.Request, err error) {
 		d.status, d.reason = http.StatusRequestTimeout, bodyStalled
 	case x.body != nil && x.body.failed.Load():
 		d.status, d.reason = http.StatusBadRequest, badBody
-	case r.Context().Err() != nil:
+	case x.in.Context().Err() != nil:
 		x.reason = clientGone
 		// Returning would make net/http send an empty 200.
 		panic(http.ErrAbortHandler)
@@ -289,6 +292,8 @@ func isDial(err error) bool {
 
 // bufferPool lends the buffers through which bodies are copied.
 type bufferPool struct{ pool sync.Pool }
+
+var buffers bufferPool
 
 const copyBufferSize = 32 << 10
 

@@ -3,12 +3,16 @@ package tlsproxy
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+
+	"sidegate/tlsproxy/http1"
+	"sidegate/tlsproxy/upstream"
 )
 
 // Status codes of a WebSocket Close frame (RFC 6455 7.4.1).
@@ -134,6 +138,54 @@ func (u *upgradedConn) sayIfBetween() error {
 	}
 	_, err := u.Conn.Write(binary.BigEndian.AppendUint16([]byte{0x80 | opcodeClose, 2}, u.code))
 	return err
+}
+
+// tunnel passes on what both sides say after the application has agreed to change
+// the protocol.
+func (x *exchange) tunnel(res *upstream.Response) {
+	defer res.Tunnel.Close()
+	protocol := http1.Value(res.Fields, "Upgrade")
+	if !hasToken(x.in.Header["Upgrade"], protocol) {
+		x.failed(&http1.ProtocolError{Field: "Upgrade", Problem: "not a protocol that was asked for"})
+		return
+	}
+	h := x.answer.Header()
+	x.gate.stripAnswer(h)
+	h["Connection"] = []string{"Upgrade"}
+	x.conn.upgraded.Store(true) // before net/http forgets the connection
+	x.answer.status, x.answer.protocol = res.Status, protocol
+	client, buffered, err := x.answer.Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // its connection has gone
+	}
+	defer client.Close()
+	if err := writeSwitch(buffered.Writer, h); err != nil {
+		return // likewise
+	}
+	stop := context.AfterFunc(x.ctx, func() { _ = res.Tunnel.Close() })
+	defer stop()
+	ended := make(chan error, 2)
+	go func() { ended <- copyHalf(res.Tunnel, client) }()
+	go func() { ended <- copyHalf(client, res.Tunnel) }()
+	if err := <-ended; err == nil {
+		<-ended // one may be silent for ever, and the other not
+	}
+}
+
+// writeSwitch writes the head of the answer that changes the protocol.
+func writeSwitch(w *bufio.Writer, h http.Header) error {
+	_, _ = w.WriteString("HTTP/1.1 101 Switching Protocols\r\n") // Flush returns the error
+	_ = h.Write(w)                                               // likewise
+	_, _ = w.WriteString("\r\n")
+	return w.Flush()
+}
+
+// copyHalf copies until from has no more to say, and passes that on.
+func copyHalf(to, from net.Conn) error {
+	if _, err := io.Copy(to, from); err != nil {
+		return err
+	}
+	return to.(interface{ CloseWrite() error }).CloseWrite()
 }
 
 const opcodeClose = 8

@@ -86,6 +86,17 @@ func (b *Body) chunksWhole() (whole bool, surplus int, err error) {
 	}
 }
 
+// Ready reports whether Read has something without waiting.
+func (b *Body) Ready() bool {
+	switch {
+	case b.err != nil:
+		return true
+	case b.frame == ByChunks:
+		return b.more()
+	}
+	return len(b.in.Buffered()) > 0
+}
+
 // Read returns io.EOF together with the last bytes where it can, and
 // io.ErrUnexpectedEOF where the connection ended before the body.
 func (b *Body) Read(p []byte) (n int, err error) {

@@ -42,6 +42,9 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, b.end(fmt.Errorf("answer: %w", err))
 }
 
+// Ready reports whether Read has something without waiting.
+func (b *Body) Ready() bool { return b.x == nil || b.body.Ready() }
+
 // mayWait takes the deadline of the head away before a read that may block. An
 // application may be silent as long as it likes once its answer has begun.
 func (b *Body) mayWait() error {
