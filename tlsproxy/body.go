@@ -75,8 +75,8 @@ func (b *requestBody) interrupt() bool {
 	return b.conn.SetReadDeadline(time.Unix(1, 0)) == nil
 }
 
-// Close ends the reading, by the transport and once more before the handler
-// returns. The transport may read on after that, where the application answered
+// Close ends the reading, by the upload and once more before the handler
+// returns. The upload may read on after that, where the application answered
 // early: to touch what the handler had then is a race with another request, or
 // the end of the process (HTTP/2). What is left of the body, net/http reads and
 // drops when the answer is out: to wait for that here would hold the answer up.

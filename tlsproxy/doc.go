@@ -36,5 +36,8 @@
 // without which it speaks no HTTP/2; wrappers sit below TLS.
 //
 // One request: see exchange.go, which is that path from top to bottom. One
-// place refuses (deny.go), one strips and sets headers (headers.go).
+// place refuses (deny.go), one strips and sets headers (headers.go). It reaches
+// the application as HTTP/1.1 by tlsproxy/upstream, which never lets a client
+// read what was said to another, and gRPC and h2c by net/http's HTTP/2, where
+// each stream has its own answer.
 package tlsproxy

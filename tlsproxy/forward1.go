@@ -190,7 +190,7 @@ func (x *exchange) trailers(announced []string, fields []http1.Field) {
 	}
 }
 
-// lookedUp are the fields that net/http, ReverseProxy or we look for in an
+// lookedUp are the fields that net/http or we look for in an
 // answer, and so must be under their canonical name.
 var lookedUp = func() map[string]bool {
 	names := map[string]bool{}

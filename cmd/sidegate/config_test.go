@@ -245,6 +245,9 @@ func TestArchitecture(t *testing.T) {
 					t.Errorf("%s imports %s, which only %s may", pkg, dep, owners)
 				}
 			}
+			if (pkg == "sidegate/tlsproxy/http1" || pkg == "sidegate/tlsproxy/upstream") && strings.HasPrefix(dep, "net/http") {
+				t.Errorf("%s imports %s: it has types of its own", pkg, dep)
+			}
 			for _, banned := range []string{"cfssl/transport", "cfssl/revoke"} { // LIB-07
 				if strings.Contains(dep, banned) {
 					t.Errorf("%s imports %s", pkg, dep)
