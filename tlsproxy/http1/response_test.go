@@ -136,7 +136,7 @@ func TestChunksRefused(t *testing.T) {
 			" 3\r\nabc\r\n0\r\n\r\n", "3 \r\nabc\r\n0\r\n\r\n", "3 x\r\nabc\r\n0\r\n\r\n", "\r\nabc\r\n0\r\n\r\n", ";a\r\nabc\r\n0\r\n\r\n", "g\r\nabc\r\n0\r\n\r\n",
 			"3;a\rb\r\nabc\r\n0\r\n\r\n", "3;a\x00\r\nabc\r\n0\r\n\r\n", "3;\r\nabc\r\n0\r\n\r\n", "3\r\nabc0\r\n\r\n", "3\r\r\nabc\r\n0\r\n\r\n",
 			"8000000000000000\r\nabc\r\n0\r\n\r\n", "10000000000000003\r\nabc\r\n0\r\n\r\n", "3;" + strings.Repeat("a", maxChunkLine) + "\r\nabc\r\n0\r\n\r\n",
-			"\x103\r\nabc\r\n0\r\n\r\n", "\u0663\r\nabc\r\n0\r\n\r\n", "3\r\nabc\r\n0\r\nX y\r\n\r\n", "3\r\nabc\r\n0\r\nX: a\x00\r\n\r\n", "3\r\nabc\r\n0\r\n X: a\r\n\r\n",
+			"\x103\r\nabc\r\n0\r\n\r\n", "3x\nabc\r\n0\r\n\r\n", "\u0663\r\nabc\r\n0\r\n\r\n", "3\r\nabc\r\n0\r\nX y\r\n\r\n", "3\r\nabc\r\n0\r\nX: a\x00\r\n\r\n", "3\r\nabc\r\n0\r\n X: a\r\n\r\n",
 		} {
 			if _, body, _, err := read(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+chunks, "GET", step); !errors.Is(err, ErrProtocol) {
 				t.Errorf("%q: %q, %v", chunks, body, err)

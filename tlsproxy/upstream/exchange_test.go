@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -481,4 +482,62 @@ func TestDialLoopbackOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Close()
+}
+
+// deafConn takes no more than some writes, and gives the answer only after one
+// has failed: the order that a loaded machine brings about now and then.
+type deafConn struct {
+	net.Conn
+	takes  int
+	failed chan struct{}
+}
+
+func (d *deafConn) Write(p []byte) (int, error) {
+	if d.takes--; d.takes < 0 {
+		close(d.failed)
+		return 0, syscall.ECONNRESET
+	}
+	return d.Conn.Write(p)
+}
+
+func (d *deafConn) Read(p []byte) (int, error) {
+	<-d.failed
+	return d.Conn.Read(p)
+}
+
+// OPS-15: the answer counts, though writing failed before it was read: the head,
+// or the body behind it.
+func TestAnswerBeforeTheWriteError(t *testing.T) {
+	for takes := range 2 {
+		app := newApplication(t, nil)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		answer := "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
+		s := newSide(t, app)
+		s.dial = func(context.Context) (net.Conn, error) {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				return nil, err
+			}
+			theirs, err := l.Accept()
+			if err != nil {
+				return nil, err
+			}
+			_, _ = io.WriteString(theirs, answer)
+			_ = theirs.Close()
+			return &deafConn{Conn: c, takes: takes, failed: make(chan struct{})}, err
+		}
+		res, got, err := s.send(uploading(owner(), http1.Chunked, strings.NewReader("x")))
+		if err != nil || res.Status != 503 || got != "busy" {
+			t.Errorf("after %d writes: %+v, %q, %v", takes, res, got, err)
+		}
+		// Without a length, what had come may not be all.
+		answer = "HTTP/1.1 503 Busy\r\n\r\nbusy"
+		if _, got, err := s.send(uploading(owner(), http1.Chunked, strings.NewReader("x"))); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("after %d writes, until close: %q, %v", takes, got, err)
+		}
+	}
 }
