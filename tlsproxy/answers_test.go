@@ -414,3 +414,29 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 	}
 	t.Error("no connection was used again")
 }
+
+// OPS-15: an early answer to a small body that stands still.
+func TestEarlyAnswerToASmallBody(t *testing.T) {
+	w := newWorld(t, upstream(rawApp(t, func(c net.Conn, _ string) bool {
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nb")
+		time.Sleep(50 * time.Millisecond) // an answer that comes in parts
+		_, _ = io.WriteString(c, "ig")
+		return false
+	})), allow("anyone"))
+	if got := w.raw("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf"); got != "HTTP/1.1 413 Request Entity Too Large\nbig" {
+		t.Errorf("http/1.1: %q", got)
+	}
+	body, feed := io.Pipe()
+	go func() { _, _ = io.WriteString(feed, "half") }()
+	r := w.request("POST", "/", body)
+	r.ContentLength = 8
+	res := w.do(w.client(w.config(nil), "h2"), r)
+	_ = feed.Close()
+	if body := text(t, res); res.StatusCode != 413 || body != "big" {
+		t.Errorf("h2: %d %q", res.StatusCode, body)
+	}
+	w = newWorld(t, upstream("http://"+freeAddr(t)), allow("anyone"))
+	if got := w.raw("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf"); status(got) != "502" {
+		t.Errorf("nobody is there: %q", got)
+	}
+}

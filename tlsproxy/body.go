@@ -27,6 +27,7 @@ type requestBody struct {
 	ended  bool
 
 	failed, tooLarge, stalled atomic.Bool
+	interrupted               atomic.Bool // by us, which net/http takes for the client's going
 }
 
 func newRequestBody(x *exchange) *requestBody {
@@ -35,7 +36,7 @@ func newRequestBody(x *exchange) *requestBody {
 		conn: http.NewResponseController(x.answer.ResponseWriter), idle: x.gate.budget.BodyIdle,
 	}
 	if !isGRPC(x.in.Header) { // whose clients may listen for ever
-		b.client.limit, b.client.bite = b.idle, b.interrupt
+		b.client.limit, b.client.bite = b.idle, b.expire
 	}
 	if x.gate.MaxBody > 0 {
 		b.ReadCloser = http.MaxBytesReader(x.answer.ResponseWriter, x.in.Body, x.gate.MaxBody)
@@ -65,14 +66,25 @@ func (b *requestBody) over() bool {
 	return b.closed
 }
 
-// interrupt makes the read that waits fail, unless the answer has begun.
-func (b *requestBody) interrupt() bool {
+// expire makes the read that waits fail, unless the answer has begun.
+func (b *requestBody) expire() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.ended || b.answer.begun.Load() {
 		return false
 	}
 	return b.conn.SetReadDeadline(time.Unix(1, 0)) == nil
+}
+
+// interrupt ends a Read that waits for the client: the answer is there.
+func (b *requestBody) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed && !b.ended {
+		b.closed = true
+		b.interrupted.Store(true)
+		_ = b.conn.SetReadDeadline(time.Unix(1, 0)) // one that has gone reads nothing any more
+	}
 }
 
 // Close ends the reading, by the upload and once more before the handler
@@ -106,7 +118,9 @@ func (b *requestBody) end(err error) {
 	case errors.As(err, &large):
 		b.tooLarge.Store(true)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.stalled.Store(true)
+		b.mu.Lock()
+		b.stalled.Store(!b.closed) // else it was interrupted
+		b.mu.Unlock()
 	case !errors.Is(err, http.ErrBodyReadAfterClose):
 		b.failed.Store(true)
 	}

@@ -270,7 +270,7 @@ func (x *exchange) failed(err error) {
 		d.status, d.reason = http.StatusRequestTimeout, bodyStalled
 	case x.body != nil && x.body.failed.Load():
 		d.status, d.reason = http.StatusBadRequest, badBody
-	case x.in.Context().Err() != nil:
+	case x.clientLeft():
 		x.reason = clientGone
 		// Returning would make net/http send an empty 200.
 		panic(http.ErrAbortHandler)
@@ -283,6 +283,12 @@ func (x *exchange) failed(err error) {
 	}
 	x.reason = d.reason
 	x.deny(d)
+}
+
+// clientLeft reports whether the client has gone, or its request was ended,
+// before the answer was whole.
+func (x *exchange) clientLeft() bool {
+	return x.ctx.Err() != nil && !(x.body != nil && x.body.interrupted.Load())
 }
 
 func isDial(err error) bool {

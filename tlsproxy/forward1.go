@@ -62,7 +62,7 @@ func (x *exchange) outgoing() *upstream.Request {
 		q.Head.SayZero = in.Header["Content-Length"] != nil || in.Method == http.MethodPost || in.Method == http.MethodPut || in.Method == http.MethodPatch
 		return q
 	}
-	q.Body, q.Head.Length = x.body, out.ContentLength
+	q.Body, q.Head.Length, q.Interrupt = x.body, out.ContentLength, x.body.interrupt
 	q.Expect = strings.EqualFold(in.Header.Get("Expect"), "100-continue")
 	if len(out.Trailer) > 0 {
 		for name := range out.Trailer {
@@ -241,7 +241,7 @@ func onlyHere(fields []http1.Field, name string) bool {
 // aborted, which shows in the framing of HTTP/1.1 and HTTP/2; one of
 // HTTP/1.0 may end with the connection, and then that must not look like an end.
 func (x *exchange) truncated(err error) {
-	if x.ctx.Err() != nil {
+	if x.clientLeft() {
 		x.reason = clientGone
 		return
 	}

@@ -44,23 +44,11 @@ func (x *exchange) free() {
 	}
 }
 
-// prepare writes the head, and the body too if it is small: then one write
-// sends all of it, and no other goroutine is needed.
+// prepare writes the head.
 func (x *exchange) prepare() (err error) {
-	r := x.req
-	if x.out, err = r.Head.Append(x.buf[:0]); err != nil {
+	if x.out, err = x.req.Head.Append(x.buf[:0]); err != nil {
 		return fmt.Errorf("request not sent: %w", err)
 	}
-	n := int(r.Head.Length)
-	if r.Body == nil || r.Expect || n < 0 || r.Head.Length > int64(bufferSize-len(x.out)) {
-		return nil
-	}
-	head := len(x.out)
-	x.out = x.out[:head+n]
-	if _, err := io.ReadFull(r.Body, x.out[head:]); err != nil {
-		return fmt.Errorf("read the request's body: %w", err)
-	}
-	x.sent = true
 	return nil
 }
 

@@ -541,3 +541,48 @@ func TestAnswerBeforeTheWriteError(t *testing.T) {
 		}
 	}
 }
+
+// OPS-15: an answer comes early also where the body is small and stands still,
+// and one that only takes its time arrives.
+func TestEarlyAnswerToASmallBody(t *testing.T) {
+	s := newSide(t, newApplication(t, func(conn net.Conn, _ *bufio.Reader, r *http.Request) bool {
+		if r.URL.Path == "/early" {
+			_, _ = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+			_, _ = io.Copy(io.Discard, r.Body)
+			return true
+		}
+		b, err := io.ReadAll(r.Body)
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(b), b)
+		return err == nil
+	})).trust()
+	o := owner()
+	for range 3 {
+		body, feed := io.Pipe()
+		go func() { _, _ = io.WriteString(feed, "half") }()
+		r := uploading(o, 8, body)
+		r.Head.Target, r.Interrupt = "/early", func() { _ = feed.CloseWithError(errors.New("interrupted")) }
+		if res, got, err := s.send(r); err != nil || res.Status != 413 || got != "big" {
+			t.Fatalf("%+v, %q, %v", res, got, err)
+		}
+		body, feed = io.Pipe()
+		go func() {
+			_, _ = io.WriteString(feed, "half")
+			time.Sleep(3 * patience) // the input: a client that takes its time
+			_, _ = io.WriteString(feed, "half")
+		}()
+		if res, got, err := s.send(uploading(o, 8, body)); err != nil || res.Status != 200 || got != "halfhalf" {
+			t.Fatalf("%+v, %q, %v", res, got, err)
+		}
+		body, feed = io.Pipe()
+		broken := errors.New("broken")
+		go func() {
+			_, _ = io.WriteString(feed, "half")
+			time.Sleep(3 * patience)
+			_ = feed.CloseWithError(broken)
+		}()
+		if _, _, err := s.send(uploading(o, 8, body)); !errors.Is(err, broken) {
+			t.Fatalf("broken: %v", err)
+		}
+	}
+	until(t, "the connections are given back", func() bool { _, inUse, _ := s.state(); return inUse == 0 })
+}

@@ -181,7 +181,10 @@ func (u *upload) leave(keep bool) (over, whole bool) {
 	defer u.mu.Unlock()
 	if !u.ended {
 		u.left, u.keep = true, keep
-		u.hurry = time.AfterFunc(lastWrite, func() { _ = u.conn.Close() })
+		u.hurry = time.AfterFunc(lastWrite, func() {
+			_ = u.conn.Close()
+			u.stopPipe()
+		})
 	}
 	return u.ended, u.readErr == nil && u.writeErr == nil
 }
@@ -191,6 +194,15 @@ func (u *upload) cancel() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.giveUpLocked()
+	u.stopPipe()
+}
+
+// stopPipe ends the wait for a small body that comes by way of [ahead]. Others
+// end with the client's request.
+func (u *upload) stopPipe() {
+	if p, ok := u.req.Body.(*io.PipeReader); ok {
+		_ = p.Close() // always nil
+	}
 }
 
 // blame is the error of an exchange that failed with err: the client's, if its

@@ -56,6 +56,9 @@ type Request struct {
 	// read no more once the answer's body was closed. It may be read after Do
 	// has returned, but never by two at a time.
 	Body io.Reader
+	// Interrupt, which may be nil, ends a Read of the body that waits, because
+	// there is an answer.
+	Interrupt func()
 	// Trailers returns the fields behind a chunked body. nil: none.
 	Trailers func() []http1.Field
 	// Upgrade says that the request asks for another protocol.
@@ -94,6 +97,15 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 		x.free()
 		return nil, err
 	}
+	if x.small() {
+		return c.readSmall(ctx, x)
+	}
+	return c.do(ctx, x)
+}
+
+// do sends what is prepared.
+func (c *Client) do(ctx context.Context, x *exchange) (*Response, error) {
+	r := x.req
 	conn := c.pool.take(r.Owner, r.repeatable(), c.pool.now())
 	for {
 		again := conn != nil
