@@ -70,11 +70,15 @@ func TestShedHandshakeThatSucceeds(t *testing.T) {
 	conf.SessionTicketsDisabled = true // with a ticket the gate would write once more, and notice
 	victim := w.dial(conf)
 	<-judging
+	began := time.Now()
 	other, err := net.Dial("tcp", w.addr)
 	must(t, err)
 	defer other.Close()
 	if _, err := io.Copy(io.Discard, victim.NetConn()); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal("it did not give way")
+	}
+	if took := time.Since(began); took < 900*time.Millisecond { // more is the machine's affair
+		t.Errorf("a client that has said hello gave way after %s", took)
 	}
 	close(goOn)
 	w.counted(`reason="shed_handshakes",result="failed"} 1`)
@@ -303,17 +307,6 @@ func newFountain(t *testing.T) *fountain {
 	return f
 }
 
-// dry waits until nobody takes any more.
-func (f *fountain) dry(t *testing.T) {
-	for before := int64(-1); ; time.Sleep(300 * time.Millisecond) { // the situation: nothing moves
-		now := f.sent.Load()
-		if now > 0 && now == before {
-			return
-		}
-		before = now
-	}
-}
-
 // thirsty opens an HTTP/2 connection that asks for all there is and reads no
 // more than the settings.
 func (w *world) thirsty() (*tls.Conn, *http2.Framer) {
@@ -338,7 +331,7 @@ func TestStreamOfARemovedUser(t *testing.T) {
 	app, user := newFountain(t), &leaver{}
 	w := newWorld(t, unix(t), upstream(app.url), user.only)
 	w.thirsty()
-	app.dry(t)
+	stalled(&app.sent)
 	user.leave()
 	began := certstest.StartStopwatch(t)
 	<-app.ended
@@ -355,7 +348,7 @@ func TestStreamOfARemovedUserBehindAProxy(t *testing.T) {
 	app, user := newFountain(t), &leaver{}
 	w := newWorld(t, upstream(app.url), user.only, func(g *tlsproxy.Gate) { g.TrustedProxies = networks(t, "127.0.0.0/8") })
 	_, framer := w.thirsty()
-	app.dry(t)
+	stalled(&app.sent)
 	user.leave()
 	<-app.ended
 	before := app.sent.Load()
@@ -378,6 +371,49 @@ func TestStreamOfARemovedUserBehindAProxy(t *testing.T) {
 	}
 	if got > before {
 		t.Errorf("the client got %d bytes, the application had sent %d", got, before)
+	}
+}
+
+// ROT-13: a request whose application neither reads nor answers ends too when
+// its user is removed, although nobody tries to read or write by then.
+func TestUploadToADeafApplication(t *testing.T) {
+	deaf, err := net.Listen("tcp", "127.0.0.1:0") // its kernel takes the connection
+	must(t, err)
+	defer deaf.Close()
+	for _, proto := range []string{"http/1.1", "h2"} {
+		user := &leaver{}
+		w := newWorld(t, upstream("http://"+deaf.Addr().String()), user.only)
+		body, out := io.Pipe()
+		defer body.Close()
+		var sent atomic.Int64
+		go func() {
+			for n, err := out.Write(make([]byte, 1<<16)); err == nil; n, err = out.Write(make([]byte, 1<<16)) {
+				sent.Add(int64(n))
+			}
+		}()
+		go func() {
+			if res, err := w.client(w.config(nil), proto).Do(w.request("POST", "/", body)); err == nil {
+				_ = res.Body.Close()
+			}
+		}()
+		stalled(&sent)
+		user.leave()
+		began := certstest.StartStopwatch(t)
+		w.log.Wait(t, `"msg":"request","`)
+		if took := began.Elapsed(); took > time.Second {
+			t.Errorf("%s: it ended after %s", proto, took)
+		}
+	}
+}
+
+// stalled waits until nothing moves.
+func stalled(moved *atomic.Int64) {
+	for before := int64(-1); ; time.Sleep(300 * time.Millisecond) { // the situation: time passes without a byte
+		now := moved.Load()
+		if now > 0 && now == before {
+			return
+		}
+		before = now
 	}
 }
 
