@@ -30,7 +30,7 @@ func (x *exchange) forward1() {
 	}
 	x.settleAnswer(h, res.Status)
 	defer res.Body.Close()
-	names := announced(res)
+	names := slices.DeleteFunc(announced(res), x.gate.stripper.isIdentity)
 	if len(names) > 0 {
 		h["Trailer"] = []string{strings.Join(names, ", ")}
 	}
@@ -46,6 +46,7 @@ func (x *exchange) forward1() {
 func (x *exchange) outgoing() *upstream.Request {
 	in := x.in
 	out := http.Request{Header: endToEnd(in.Header), Trailer: in.Trailer.Clone(), ContentLength: in.ContentLength}
+	restoreForwarding(out.Header, in.Header)
 	x.rewrite(&out)
 	q := &upstream.Request{
 		Head:    http1.Request{Method: in.Method, Target: in.RequestURI, Host: in.Host, Fields: requestFields(out.Header)},

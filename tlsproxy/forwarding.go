@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// restoreForwarding brings back what ReverseProxy drops before it calls
-// rewrite, also where a client names it in Connection: strip, which knows whom
-// to believe, decides about these fields.
+// restoreForwarding brings back what goes with the fields that are hop by hop,
+// by ReverseProxy or because a client names it in Connection: strip, which knows
+// whom to believe, decides about these fields.
 func restoreForwarding(h, in http.Header) {
 	for _, name := range [...]string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Prefix"} {
 		if v, ok := in[name]; ok {

@@ -152,13 +152,16 @@ func (s *stripper) stripTrailer(h http.Header) {
 func (s *stripper) stripAnswer(h http.Header) bool {
 	found := false
 	for name := range h {
-		if s.find(strings.TrimPrefix(name, http.TrailerPrefix)).class == identity {
+		if s.isIdentity(strings.TrimPrefix(name, http.TrailerPrefix)) {
 			delete(h, name)
 			found = true
 		}
 	}
 	return found
 }
+
+// isIdentity reports whether a field of that name tells who is asking.
+func (s *stripper) isIdentity(name string) bool { return s.find(name).class == identity }
 
 // ReservedHeader reports whether a field can't carry an identity because the
 // request itself, its way, or what Sidegate says about the certificate needs it.
