@@ -47,6 +47,8 @@ func newForwarder(g *gate) *forwarder {
 		AnyAddress: g.Upstream.InsecureUpstream, Timeout: g.budget.UpstreamConnect,
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, g.budget.UpstreamConnect) // for a place, too
+		defer cancel()
 		if err := g.budget.upstreams.take(ctx); err != nil {
 			return nil, err
 		}
