@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -197,14 +198,19 @@ func TestPasswordFlood(t *testing.T) {
 	}
 }
 
-// A process that has run out of file descriptors waits, says so a few times,
-// and serves on when there are some.
+// A process that has run out of file descriptors, here because its limit was
+// lowered after the start, waits, says so a few times, and serves on when there
+// are some.
 func TestOutOfFileDescriptors(t *testing.T) {
 	t.Parallel()
 	peer(t, "prlimit")
 	ca := certstest.NewCA(t, "ca")
 	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
-	p := start(t, hello(t), []string{"prlimit", "--nofile=64:64"}, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off")
+	p := start(t, hello(t), nil, "SIDEGATE_TLS="+v.Dir, "SIDEGATE_ALLOW=anyone", "SIDEGATE_ACCESS_LOG=off")
+	lower := exec.Command("prlimit", "--pid", strconv.Itoa(p.cmd.Process.Pid), "--nofile=64:64")
+	if out, err := lower.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	var held []net.Conn
 	for range 100 {
 		c, err := net.Dial("tcp", p.gate)
