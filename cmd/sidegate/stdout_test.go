@@ -219,8 +219,18 @@ func TestLogAllocations(t *testing.T) {
 		}
 	}
 	sortedLog, _ := newLog(c, io.Discard)
-	plain := testing.AllocsPerRun(500, say(slog.New(newHandler(c, &bytes.Buffer{}, false))))
-	if ours := testing.AllocsPerRun(500, say(sortedLog)); ours > plain {
+	plain := leastAllocations(say(slog.New(newHandler(c, &bytes.Buffer{}, false))))
+	if ours := leastAllocations(say(sortedLog)); ours > plain {
 		t.Errorf("%v allocations, want %v", ours, plain)
 	}
+}
+
+// leastAllocations is what f allocates when nothing else does: the race detector
+// makes pools forget what they hold, at random.
+func leastAllocations(f func()) float64 {
+	least := testing.AllocsPerRun(3, f)
+	for range 200 {
+		least = min(least, testing.AllocsPerRun(3, f))
+	}
+	return least
 }
