@@ -71,7 +71,8 @@ func TestClosedConnectionHoldsNothing(t *testing.T) {
 // has had its patience.
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(2)
+		const patience = time.Second
+		q := newQueue(2, patience)
 		pipe := func() *conn {
 			client, server := net.Pipe()
 			t.Cleanup(func() { _ = client.Close() })
@@ -103,7 +104,7 @@ func TestQueue(t *testing.T) {
 		if took := enter(quiet); took > patience || !third.shed.Load() {
 			t.Errorf("the next place took %s", took)
 		}
-		if took := enter(pipe()); took != shortPatience || !quiet.shed.Load() {
+		if took := enter(pipe()); took != patience/4 || !quiet.shed.Load() {
 			t.Errorf("the place of one who says nothing took %s", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

@@ -173,7 +173,7 @@ func TestHandshakesAtAChangeOfTrust(t *testing.T) {
 // OPS-05: many clients at once wait for each other, and none is turned away.
 func TestHandshakesAtOnce(t *testing.T) {
 	const clients = 200
-	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 5}, upstream(echo(t).URL), allow("anyone"))
+	w := newWorldIn(t, tlsproxy.Limits{Handshakes: 5, Patience: time.Minute}, upstream(echo(t).URL), allow("anyone"))
 	var all sync.WaitGroup
 	for range clients {
 		all.Go(func() {

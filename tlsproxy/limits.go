@@ -14,6 +14,7 @@ type Limits struct {
 	Upstreams       int           // connections to applications at a time, all gates together; 0: any number
 	Handshakes      int           // in progress at a time, all gates together; 1,000
 	Handshake       time.Duration // for a whole handshake; 10 s
+	Patience        time.Duration // for a handshake while others wait for its place; 1 s
 	Header          time.Duration // for a request's head; 10 s
 	Idle            time.Duration // between two requests; 120 s
 	BodyIdle        time.Duration // for a body, either way, that moves no byte; 60 s
@@ -28,6 +29,7 @@ func (l Limits) withDefaults() Limits {
 	setZero(&l.Connections, 10_000)
 	setZero(&l.Handshakes, 1_000)
 	setZero(&l.Handshake, 10*time.Second)
+	setZero(&l.Patience, time.Second)
 	setZero(&l.Header, 10*time.Second)
 	setZero(&l.Idle, 120*time.Second)
 	setZero(&l.BodyIdle, 60*time.Second)
@@ -58,7 +60,7 @@ type budget struct {
 }
 
 func newBudget(l Limits) *budget {
-	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: newQueue(l.Handshakes)}
+	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: newQueue(l.Handshakes, l.Patience)}
 	if l.Upstreams > 0 {
 		b.upstreams = make(places, l.Upstreams)
 	}
@@ -118,8 +120,10 @@ func (s *slots) give() {
 // milliseconds, a half-open handshake only waits, and so a flood of those pushes
 // itself out.
 type queue struct {
+	max      int
+	patience time.Duration
+
 	mu    sync.Mutex
-	max   int
 	order list.List     // of greeting, the oldest first
 	freed chan struct{} // holds one when a place may be free
 }
@@ -130,22 +134,18 @@ type greeting struct {
 	began time.Time
 }
 
-// How long a handshake may take while others wait for its place: before its
-// client has said hello, which costs a stranger nothing, and behind that.
-const (
-	shortPatience = 250 * time.Millisecond
-	patience      = time.Second
-)
-
-// left is how long others still wait for the handshake.
-func (g greeting) left(now time.Time) time.Duration {
+// left is how long others still wait for the handshake: a quarter of their
+// patience until its client has said hello, which costs a stranger nothing.
+func (q *queue) left(g greeting, now time.Time) time.Duration {
 	if g.conn.hello.Load() {
-		return patience - now.Sub(g.began)
+		return q.patience - now.Sub(g.began)
 	}
-	return shortPatience - now.Sub(g.began)
+	return q.patience/4 - now.Sub(g.began)
 }
 
-func newQueue(max int) *queue { return &queue{max: max, freed: make(chan struct{}, 1)} }
+func newQueue(max int, patience time.Duration) *queue {
+	return &queue{max: max, patience: patience, freed: make(chan struct{}, 1)}
+}
 
 // enter adds a handshake. It waits for a place, patience at most, and returns
 // false when ctx ends before.
@@ -175,7 +175,7 @@ func (q *queue) try(c *conn, now time.Time) (place *list.Element, wait time.Dura
 	if q.order.Len() >= q.max {
 		next := q.next(now)
 		shed := next.Value.(greeting)
-		if wait = shed.left(now); wait > 0 {
+		if wait = q.left(shed, now); wait > 0 {
 			return nil, wait
 		}
 		q.order.Remove(next)
@@ -191,7 +191,7 @@ func (q *queue) try(c *conn, now time.Time) (place *list.Element, wait time.Dura
 func (q *queue) next(now time.Time) *list.Element {
 	next := q.order.Front()
 	for e := next; e != nil; e = e.Next() {
-		if e.Value.(greeting).left(now) < next.Value.(greeting).left(now) {
+		if q.left(e.Value.(greeting), now) < q.left(next.Value.(greeting), now) {
 			next = e
 		}
 	}
