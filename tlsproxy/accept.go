@@ -121,12 +121,12 @@ func (g *gate) give(c *tls.Conn, under *conn) {
 	g.servers.http1.next.give(newHTTP1Conn(c, under, g))
 }
 
-// admit applies the limits and starts the handshake. It waits while there are
-// too many in progress that may come to their end.
+// admit applies the limits and starts the handshake. It waits for room, and while
+// there are too many handshakes in progress that may come to their end.
 func (g *gate) admit(ctx context.Context, c net.Conn) {
-	if !g.budget.connections.take() {
+	if !g.budget.room.take(ctx, claim{kind: claimConn, bytes: priceConn}) {
 		_ = c.Close()
-		g.shed(c.RemoteAddr().String(), "connections")
+		g.shed(c.RemoteAddr().String(), g.budget.room.full())
 		return
 	}
 	under := g.newConn(c)
@@ -154,7 +154,7 @@ func (g *gate) admit(ctx context.Context, c net.Conn) {
 func (g *gate) newConn(c net.Conn) *conn {
 	var under *conn
 	under = newConn(c, func() {
-		g.budget.connections.give()
+		under.leave()
 		g.live.remove(under)
 		g.forward.http1.Leave(&under.caller)
 		if under.root != nil {
@@ -162,6 +162,7 @@ func (g *gate) newConn(c net.Conn) *conn {
 		}
 		g.metrics.Connections(-1)
 	})
+	under.gate = g
 	under.writeIdle = g.budget.BodyIdle
 	under.cameBack = sync.OnceValue(func() bool { return g.budget.hops.cameBack(c) })
 	g.metrics.Connections(+1)
@@ -196,9 +197,11 @@ func (g *gate) handshake(under *conn, place *list.Element) (*tls.Conn, bool) {
 		g.proved(under, state.ServerName)
 		return nil, false
 	}
+	under.http2.Store(state.NegotiatedProtocol == protocolHTTP2)
 	peer := under.learn(&state, g)
-	if !under.register(g, peer) {
+	if !under.book(claim{kind: claimMore, bytes: lastingPrice(&state)}, &under.lasting) || !under.register(g, peer) {
 		g.handshakeFailed(under, ctx, net.ErrClosed)
+		_ = under.Close()
 		return nil, false
 	}
 	if under.peer != nil { // trust may have changed while nobody could see this connection

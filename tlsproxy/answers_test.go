@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,13 +60,21 @@ func says(t *testing.T, text string) string {
 // in the next, other clients see nothing, and get their own.
 func TestSurplusReachesNobody(t *testing.T) {
 	for _, split := range []bool{false, true} {
+		var late atomic.Int64 // surplus that came when nobody waits for it any more, on a busy machine
 		app := rawApp(t, func(c net.Conn, head string) bool {
 			if strings.HasPrefix(head, "HEAD") {
-				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n")
-				if split {
-					time.Sleep(time.Millisecond) // as gunicorn sends it
+				const answer, more = "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+				if !split {
+					_, err := io.WriteString(c, answer+more)
+					return err == nil
 				}
-				_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL")
+				began := time.Now()
+				_, _ = io.WriteString(c, answer)
+				time.Sleep(time.Millisecond) // as gunicorn sends it
+				_, err := io.WriteString(c, more)
+				if time.Since(began) > 40*time.Millisecond {
+					late.Add(1)
+				}
 				return err == nil
 			}
 			path := strings.Fields(head)[1]
@@ -91,6 +100,9 @@ func TestSurplusReachesNobody(t *testing.T) {
 					}
 					b, err := io.ReadAll(res.Body)
 					_ = res.Body.Close()
+					if res.StatusCode == http.StatusBadGateway && late.Add(-1) >= 0 {
+						continue
+					}
 					if string(b) != path || err != nil {
 						t.Errorf("split %t: %s got %d %q, %v", split, path, res.StatusCode, b, err)
 					}

@@ -53,6 +53,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.client.start()
 	n, err := b.ReadCloser.Read(p)
 	b.client.stop()
+	b.answer.conn.expects(int64(n))
 	b.answer.silence.touch()
 	if err != nil {
 		b.end(err)

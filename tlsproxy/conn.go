@@ -50,10 +50,12 @@ type conn struct {
 	waits     atomic.Bool                  // net/http has sent its answers, and waits for the next request
 	ended     atomic.Pointer[policy.Reason]
 	onClose   func()
+	account
 
-	life   sync.Mutex
-	closed bool
-	expiry *time.Timer // verifies the peer again when a certificate of its chain ends
+	life    sync.Mutex
+	closed  bool
+	expiry  *time.Timer // verifies the peer again when a certificate of its chain ends
+	parting *time.Timer // closes the socket of a connection that was hung up
 
 	mu      sync.Mutex
 	allowed *exchange // the requests that were allowed and have not ended, a linked list
@@ -66,7 +68,9 @@ func newConn(c net.Conn, onClose func()) *conn {
 	if remote.IsValid() {
 		remoteText = remote.String()
 	}
-	return &conn{Conn: c, remote: remote, remoteText: remoteText, onClose: onClose}
+	under := &conn{Conn: c, remote: remote, remoteText: remoteText, onClose: onClose}
+	under.begins()
+	return under
 }
 
 // addrOf is the address in the one form in which it is compared. A network never
@@ -79,8 +83,14 @@ func addrOf(a net.Addr) netip.Addr {
 }
 
 func (c *conn) Read(p []byte) (int, error) {
+	if grown := c.grows(len(p)); grown != nil {
+		return 0, grown
+	}
 	n, err := c.Conn.Read(p)
 	c.received.Add(int64(n))
+	if paid := c.came(n); paid != nil {
+		return 0, paid
+	}
 	return n, err
 }
 

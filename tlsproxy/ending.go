@@ -51,6 +51,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		}
 		c.writeEnd.Store(end.UnixNano())
 	}
+	c.settle()
 	c.writing.Add(1)
 	n, err := c.Conn.Write(p)
 	c.writing.Add(-1)
@@ -87,8 +88,8 @@ func (c *conn) hangUp(within time.Duration) {
 		return
 	}
 	c.limit.bound(c.Conn, time.Now().Add(within))
-	time.AfterFunc(within, func() { _ = c.Close() }) // likewise
-	go func() { _ = c.tls.Close() }()                // likewise
+	c.closeIn(within)
+	go func() { _ = c.tls.Close() }() // likewise
 }
 
 // cut closes the connection so that nothing more is said by it, close_notify
@@ -120,6 +121,8 @@ func (c *conn) register(g *gate, p peerVerdict) bool {
 		c.root = g.roots.enter(p.chain[len(p.chain)-1])
 	}
 	g.live.add(c)
+	c.greeted.Store(true)
+	c.begins()
 	return true
 }
 
@@ -142,8 +145,10 @@ func (c *conn) end() bool {
 		return false
 	}
 	c.closed = true
-	if c.expiry != nil {
-		c.expiry.Stop()
+	for _, t := range []*time.Timer{c.expiry, c.parting} {
+		if t != nil {
+			t.Stop() // it would keep all that the connection holds
+		}
 	}
 	return true
 }
@@ -155,6 +160,15 @@ func (c *conn) abandon() {
 	defer c.mu.Unlock()
 	for x := c.allowed; x != nil; x = x.next {
 		x.abort()
+	}
+}
+
+// closeIn closes the socket after that time, unless it is closed by then.
+func (c *conn) closeIn(d time.Duration) {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if !c.closed && c.parting == nil {
+		c.parting = time.AfterFunc(d, func() { _ = c.Close() }) // it may be closed meanwhile
 	}
 }
 
@@ -177,8 +191,10 @@ func (c *conn) wakeAt(at time.Time, do func()) {
 // connection waits for the next. When it does, the answer is on the way.
 func noteState(c net.Conn, state http.ConnState) {
 	under := below(c)
+	under.begins()
 	under.waits.Store(state == http.StateIdle)
 	if state == http.StateIdle {
 		under.parsing.Store(true)
+		under.exempt.Store(false)
 	}
 }

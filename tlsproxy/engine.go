@@ -64,12 +64,18 @@ func newEngine(g *gate, protocols *http.Protocols) *engine {
 	return &engine{
 		next: handover{conns: make(chan net.Conn), done: make(chan struct{}), addr: g.Listen},
 		server: &http.Server{
-			Handler:                      http.HandlerFunc(g.serve),
-			ReadHeaderTimeout:            g.budget.Header,
-			IdleTimeout:                  g.budget.Idle,
-			MaxHeaderBytes:               g.budget.HeaderBytes,
-			Protocols:                    protocols,
-			HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: g.budget.StreamsPerConn, CountError: g.metrics.ProtocolError},
+			Handler:           http.HandlerFunc(g.serve),
+			ReadHeaderTimeout: g.budget.Header,
+			IdleTimeout:       g.budget.Idle,
+			MaxHeaderBytes:    g.budget.HeaderBytes,
+			Protocols:         protocols,
+			HTTP2: &http.HTTP2Config{
+				MaxConcurrentStreams:          g.budget.StreamsPerConn,
+				MaxReadFrameSize:              maxFrame,
+				MaxReceiveBufferPerConnection: g.budget.window(),
+				MaxReceiveBufferPerStream:     g.budget.window(),
+				CountError:                    g.metrics.ProtocolError,
+			},
 			DisableGeneralOptionsHandler: true, // OPTIONS * is decided like any request
 			ErrorLog:                     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 			ConnState:                    noteState,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"sidegate/policy"
@@ -16,10 +17,14 @@ type exchange struct {
 	conn *conn
 	in   *http.Request
 	question
-	trusted bool // the connection comes from a trusted proxy
-	sender  hop  // who sent the request, as far as can be told
-	login   *policy.Login
-	body    *requestBody // nil: none
+	trusted   bool // the connection comes from a trusted proxy
+	sender    hop  // who sent the request, as far as can be told
+	login     *policy.Login
+	arrival   claim // what is booked for its having come
+	room      claim // what is booked for its going on
+	large     claim // what is booked for large buffers
+	largeOnce sync.Once
+	body      *requestBody // nil: none
 
 	requestID string
 	trace     string
@@ -70,7 +75,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		x.answer.silence = newSilence(g.StreamIdle, x.silent)
 	}
 	x.conn.parsing.Store(false)
+	x.conn.exempt.Store(r.ProtoMajor == 1)
 	x.conn.active.Add(1)
+	head := x.conn.settle()
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
 	x.sender = g.senderOf(x.conn.remote, r.Header)
@@ -84,6 +91,10 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	sweep := g.sweeps.Load() // before the decision, so that no change is missed
 	if refusal := x.judge(r.Context()); refusal != nil {
 		x.refuse(refusal)
+		return
+	}
+	if !x.book(r.Context(), head) {
+		x.refuse(&denial{status: http.StatusServiceUnavailable, reason: memoryLimit, retryAfter: time.Second})
 		return
 	}
 	x.ctx, x.cancel = context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, x))
@@ -213,7 +224,56 @@ func (x *exchange) authenticate(ctx context.Context) *denial {
 	if x.login == nil {
 		x.id.User = x.conn.certUser
 	}
+	if x.id.User != nil {
+		x.conn.known.Store(true)
+	}
 	return nil
+}
+
+// giveRoom gives back what is booked, behind which nothing more is.
+func (x *exchange) giveRoom() {
+	x.largeOnce.Do(func() {}) // an upload may still be about to begin
+	for _, c := range [...]claim{x.large, x.room, x.arrival} {
+		if c.kind != claimNothing {
+			x.gate.budget.room.give(c)
+		}
+	}
+}
+
+// party is whose request it is where room is short.
+func (x *exchange) party() party {
+	name := x.conn.peerName
+	if u := x.id.User; u != nil {
+		name = u.Name
+	}
+	return party{name, x.sender.addr}
+}
+
+// book books room for the request before its body is read. It may wait until the
+// request may go on, and returns false if there is no room.
+func (x *exchange) book(ctx context.Context, head int64) bool {
+	room, window := x.gate.budget.room, int64(x.gate.budget.window())
+	arrival := claim{kind: claimArrival, bytes: priceOf(x.in, head, window), party: x.party(), upload: hasBody(x.in)}
+	arrival.weight = arrival.bytes
+	if x.conn.active.Load() == 1 {
+		arrival.weight += x.conn.price()
+	}
+	if !room.take(ctx, arrival) {
+		return false
+	}
+	x.arrival = arrival
+	x.conn.expects(bodyIn(x.in, window))
+	exchange := arrival
+	exchange.kind, exchange.bytes = claimExchange, priceExchange
+	if x.gate.forward.protocol(x.in.Header) != overHTTP1 {
+		exchange.bytes += priceBuffers // net/http copies by large ones
+	}
+	exchange.weight = exchange.bytes
+	if !room.take(ctx, exchange) {
+		return false
+	}
+	x.room = exchange
+	return true
 }
 
 // refusedCredential turns an authenticator's error into an answer. A bad
@@ -282,9 +342,12 @@ func (x *exchange) finish() {
 		_ = x.body.Close() // a client that has gone can be given no deadline
 	}
 	x.answer.finish()
-	x.conn.active.Add(-1) // before it leaves, or nobody would judge the connection by it
+	if x.conn.active.Add(-1) == 0 { // before it leaves, or nobody would judge the connection by it
+		x.conn.rests()
+	}
 	x.leave()
 	x.abort()
+	x.giveRoom()
 	if x.answer.stalled() && x.reason == "" {
 		x.reason = bodyStalled
 	}

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
-	"sync"
 	"time"
 
 	"sidegate/policy"
@@ -67,7 +66,7 @@ func newForwarder(g *gate) *forwarder {
 		Transport:      f,
 		ModifyResponse: modifyAnswer,
 		ErrorHandler:   func(_ http.ResponseWriter, r *http.Request, err error) { exchangeOf(r).failed(err) },
-		BufferPool:     &buffers,
+		BufferPool:     &largeBuffers,
 		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	return f
@@ -298,20 +297,29 @@ func isDial(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// bufferPool lends the buffers through which bodies are copied.
-type bufferPool struct{ pool sync.Pool }
+// Bodies are copied through large buffers, or through small ones where little is
+// copied, or little memory left.
+var (
+	largeBuffers = upstream.Buffers{Size: 32 << 10}
+	smallBuffers = upstream.Buffers{Size: 4 << 10}
+)
 
-var buffers bufferPool
-
-const copyBufferSize = 32 << 10
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[copyBufferSize]byte); ok {
-		return b[:]
+// buffersFor lends buffers for a body of that length; negative: unknown.
+func (x *exchange) buffersFor(length int64) *upstream.Buffers {
+	if length >= 0 && length <= smallBody || !x.mayHaveLarge() {
+		return &smallBuffers
 	}
-	return make([]byte, copyBufferSize)
+	return &largeBuffers
 }
 
-func (p *bufferPool) Put(b []byte) {
-	p.pool.Put((*[copyBufferSize]byte)(b))
+// mayHaveLarge books large buffers, one for each way, until the exchange ends. It
+// reports whether there is room for them.
+func (x *exchange) mayHaveLarge() bool {
+	x.largeOnce.Do(func() {
+		c := claim{kind: claimBuffers, bytes: priceBuffers}
+		if x.gate.budget.room.try(c) {
+			x.large = c
+		}
+	})
+	return x.large.bytes > 0
 }

@@ -64,6 +64,7 @@ func (x *exchange) outgoing() *upstream.Request {
 		return q
 	}
 	q.Body, q.Head.Length, q.Interrupt = x.body, out.ContentLength, x.body.interrupt
+	q.Buffers = x.buffersFor(out.ContentLength)
 	q.Expect = strings.EqualFold(in.Header.Get("Expect"), "100-continue")
 	if len(out.Trailer) > 0 {
 		for name := range out.Trailer {
@@ -129,10 +130,16 @@ func (x *exchange) interim(status int, fields []http1.Field) {
 // waited for; but a body with a length is only let go once before its end, since
 // it is likely to come at once.
 func (x *exchange) copyAnswer(res *upstream.Response) {
+	buffers := &smallBuffers
 	buf := buffers.Get()
-	defer buffers.Put(buf)
+	defer func() { buffers.Put(buf) }()
 	flushed := false
 	for {
+		if x.answer.bytes >= smallBody && buffers == &smallBuffers && x.mayHaveLarge() {
+			buffers.Put(buf)
+			buffers = &largeBuffers
+			buf = buffers.Get()
+		}
 		if !res.Body.Ready() && !(flushed && res.Frame == http1.ByLength) {
 			_ = x.answer.FlushError()
 			flushed = true

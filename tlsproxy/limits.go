@@ -10,6 +10,7 @@ import (
 
 // Limits bound what clients can hold. A zero field has the default it names.
 type Limits struct {
+	Memory          int64         // bytes that connections and requests may hold, all gates together; 0: any number
 	Connections     int           // open at a time, all gates together; 10,000
 	Upstreams       int           // connections to applications at a time, all gates together; 0: any number
 	Handshakes      int           // in progress at a time, all gates together; 1,000
@@ -25,9 +26,28 @@ type Limits struct {
 	UpstreamIdle    time.Duration // of a connection to it that waits for the next request; 1.5 s
 }
 
+// mostWindow is how much of bodies an HTTP/2 connection buffers where memory is
+// not limited, and leastWindow what RFC 9113 6.9.2 begins with.
+const (
+	mostWindow  = 1 << 20
+	leastWindow = 64 << 10
+)
+
+// window is how much of bodies an HTTP/2 connection may buffer.
+func (l Limits) window() int {
+	const part = 512 // of the memory
+	if l.Memory == 0 {
+		return mostWindow
+	}
+	return int(min(max(l.Memory/part, leastWindow), mostWindow))
+}
+
 func (l Limits) withDefaults() Limits {
 	setZero(&l.Connections, 10_000)
 	setZero(&l.Handshakes, 1_000)
+	if l.Memory > 0 { // a quarter of it for those who shake hands
+		l.Handshakes = int(min(int64(l.Handshakes), max(l.Memory/4/priceConn, 1)))
+	}
 	setZero(&l.Handshake, 10*time.Second)
 	setZero(&l.Patience, time.Second)
 	setZero(&l.Header, 10*time.Second)
@@ -53,14 +73,16 @@ func setZero[T comparable](field *T, value T) {
 // budget is what connections of all gates share.
 type budget struct {
 	Limits
-	connections slots
-	handshakes  *queue
-	upstreams   places
-	hops        hops
+	room       *room
+	victims    *victims
+	handshakes *queue
+	upstreams  places
+	hops       hops
 }
 
 func newBudget(l Limits) *budget {
-	b := &budget{Limits: l, connections: slots{max: l.Connections}, handshakes: newQueue(l.Handshakes, l.Patience)}
+	b := &budget{Limits: l, room: newRoom(l), victims: &victims{patience: l.Patience}, handshakes: newQueue(l.Handshakes, l.Patience)}
+	b.room.shed = b.victims.shed
 	if l.Upstreams > 0 {
 		b.upstreams = make(places, l.Upstreams)
 	}
@@ -90,28 +112,6 @@ func (p places) give() {
 	if p != nil {
 		<-p
 	}
-}
-
-// slots is a counter with a limit.
-type slots struct {
-	mu        sync.Mutex
-	max, used int
-}
-
-func (s *slots) take() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used >= s.max {
-		return false
-	}
-	s.used++
-	return true
-}
-
-func (s *slots) give() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used--
 }
 
 // queue holds the handshakes in progress. While it is full, new ones wait:

@@ -31,6 +31,7 @@ type Proxy struct {
 	openOnce   sync.Once
 	opened     chan struct{}
 	gates      atomic.Pointer[[]*gate]
+	room       atomic.Pointer[room]
 	drainOnce  sync.Once
 	drainState *drain
 }
@@ -49,11 +50,13 @@ func (p *Proxy) Opened() <-chan struct{} {
 // drains, and returns nil. What had to be cut is logged.
 func (p *Proxy) Run(ctx context.Context) error {
 	budget := newBudget(p.Limits.withDefaults())
+	p.room.Store(budget.room)
 	strip := newStripper(p.Gates)
 	gates := make([]*gate, 0, len(p.Gates))
 	for _, g := range p.Gates {
 		gates = append(gates, newGate(g, p, budget, strip))
 	}
+	budget.victims.gates = gates
 	if err := bindAll(gates); err != nil {
 		return err
 	}
@@ -69,6 +72,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.Log.Info("drain begun", "delay", p.DrainDelay.String(), "timeout", p.drainTimeout().String())
 		})
 		closeAll()
+		for _, gate := range gates {
+			_ = gate.listener.Close() // what closeAll has begun may not be done yet
+		}
 		d.close()
 		return nil
 	})
@@ -80,6 +86,22 @@ func (p *Proxy) Run(ctx context.Context) error {
 	close(p.opened)
 	defer p.listening.Store(false)
 	return g.Wait()
+}
+
+// SetMemory changes Limits.Memory while Run serves: who is too many for it is
+// ended or refused. Before that it does nothing.
+func (p *Proxy) SetMemory(bytes int64) {
+	if room := p.room.Load(); room != nil {
+		room.resize(bytes)
+	}
+}
+
+// Memory is what clients hold now, in bytes, as Limits.Memory counts it.
+func (p *Proxy) Memory() int64 {
+	if room := p.room.Load(); room != nil {
+		return room.held()
+	}
+	return 0
 }
 
 func (p *Proxy) drainTimeout() time.Duration {

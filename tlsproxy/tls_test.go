@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -464,9 +465,17 @@ func TestSlowClients(t *testing.T) {
 
 // Connections beyond the limit are closed at once and counted.
 func TestConnectionLimit(t *testing.T) {
-	w := newWorldIn(t, tlsproxy.Limits{Connections: 2}, upstream(echo(t).URL), allow("anyone"))
-	w.dial(w.config(nil))
-	w.dial(w.config(nil))
+	release := make(chan struct{})
+	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(app.Close)
+	t.Cleanup(func() { close(release) })
+	w := newWorldIn(t, tlsproxy.Limits{Connections: 2}, upstream(app.URL), allow("anyone"))
+	for range 2 {
+		fmt.Fprint(w.dial(w.config(nil)), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}
+	for w.proxy.Status()[0].Requests < 2 {
+		time.Sleep(time.Millisecond)
+	}
 	if _, err := tls.Dial("tcp", w.addr, w.config(nil)); err == nil {
 		t.Error("a third connection was accepted")
 	}

@@ -165,8 +165,9 @@ func (x *exchange) tunnel(res *upstream.Response) {
 	stop := context.AfterFunc(x.ctx, func() { _ = res.Tunnel.Close() })
 	defer stop()
 	ended := make(chan error, 2)
-	go func() { ended <- copyHalf(res.Tunnel, client) }()
-	go func() { ended <- copyHalf(client, res.Tunnel) }()
+	buffers := x.buffersFor(-1)
+	go func() { ended <- copyHalf(res.Tunnel, client, buffers) }()
+	go func() { ended <- copyHalf(client, res.Tunnel, buffers) }()
 	if err := <-ended; err == nil {
 		<-ended // one may be silent for ever, and the other not
 	}
@@ -181,12 +182,20 @@ func writeSwitch(w *bufio.Writer, h http.Header) error {
 }
 
 // copyHalf copies until from has no more to say, and passes that on.
-func copyHalf(to, from net.Conn) error {
-	if _, err := io.Copy(to, from); err != nil {
+func copyHalf(to, from net.Conn, buffers *upstream.Buffers) error {
+	buf := buffers.Get()
+	defer buffers.Put(buf)
+	if _, err := io.CopyBuffer(onlyWriter{to}, onlyReader{from}, buf); err != nil {
 		return err
 	}
 	return to.(interface{ CloseWrite() error }).CloseWrite()
 }
+
+// onlyReader and onlyWriter hide what would copy by a buffer of its own.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
 
 const opcodeClose = 8
 

@@ -118,7 +118,10 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 		if err := <-w.done; err != nil {
 			t.Error(err)
 		}
-		w.done <- nil // a test may have taken it
+		w.done <- nil             // a test may have taken it
+		for proxy.Memory() != 0 { // OPS-16: all that was booked is given back
+			time.Sleep(time.Millisecond)
+		}
 	})
 	for !proxy.Listening() {
 		time.Sleep(time.Millisecond)

@@ -19,7 +19,7 @@ import (
 // few runs a command with at most 64 open files.
 var few = []string{"sh", "-c", `ulimit -n 64; exec "$@"`, "sh"}
 
-// With 64 files: strangers that hold connections are shed, also at the admin
+// With 64 files: strangers that hold connections make room, also at the admin
 // port; a user who is there goes on, probes are answered, files are reloaded.
 func TestFewOpenFiles(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
@@ -40,7 +40,7 @@ func TestFewOpenFiles(t *testing.T) {
 	}
 	hold(p.gate)
 	hold(p.admin)
-	for !strings.Contains(p.metrics(), `reason="shed_connections"`) {
+	for !strings.Contains(p.metrics(), `reason="made_room"`) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for range 50 {

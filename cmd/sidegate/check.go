@@ -113,12 +113,12 @@ func runCheck(ctx context.Context, p *program) error {
 	if err != nil {
 		return usageError{listed("configuration", err)}
 	}
-	report(p.stdout, a)
+	report(p.stdout, a, memoryNow(p.environ))
 	return nil
 }
 
 // report says what is loaded and what looks odd about it.
-func report(w io.Writer, a *assembly) {
+func report(w io.Writer, a *assembly, m memory) {
 	if warning := oldGo(runtime.Version()); warning != "" {
 		fmt.Fprintln(w, "warning:", warning)
 	}
@@ -141,6 +141,10 @@ func report(w io.Writer, a *assembly) {
 	fmt.Fprintln(w, b)
 	if b.short != "" {
 		fmt.Fprintln(w, "warning:", b.short)
+	}
+	fmt.Fprintln(w, m)
+	if warning := m.short(); warning != "" {
+		line(w, "warning: %s", warning)
 	}
 	if warning := a.config.Admin.warning(); warning != "" {
 		line(w, "warning: %s", warning)

@@ -58,7 +58,13 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 	if b.short != "" {
 		log.Warn("few open files", "warning", b.short)
 	}
-	limitMemory(p.environ, cgroupLimits, log)
+	m := memoryNow(p.environ)
+	m.tellRuntime(p.environ)
+	log.Info("memory", "limit_bytes", m.limit, "room", m.String())
+	if w := m.short(); w != "" {
+		log.Warn("little memory", "warning", w)
+	}
+	b.limits.Memory = m.clients
 	if w := oldGo(runtime.Version()); w != "" {
 		log.Warn("old toolchain", "warning", w)
 	}
@@ -87,13 +93,14 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 	}
 	watcher := watch.New(watch.Options{Paths: a.paths, Log: log})
 
-	return runAll(ctx, signals{p.again, hangup}, a, proxy, server, watcher)
+	resized := func(ctx context.Context) error { return followMemory(ctx, p.environ, m, proxy, log) }
+	return runAll(ctx, signals{p.again, hangup}, a, proxy, server, watcher, resized)
 }
 
 // runAll runs the gates until ctx ends and they are drained, and everything
 // else until then: probes must see the drain, and what is still served may
 // still rotate. The first error ends all.
-func runAll(ctx context.Context, heeded signals, a *assembly, proxy *tlsproxy.Proxy, server *admin.Server, watcher *watch.Watcher) error {
+func runAll(ctx context.Context, heeded signals, a *assembly, proxy *tlsproxy.Proxy, server *admin.Server, watcher *watch.Watcher, resized func(context.Context) error) error {
 	rest, drained := context.WithCancel(context.WithoutCancel(ctx))
 	defer drained()
 	g, rest := errgroup.WithContext(rest)
@@ -127,6 +134,7 @@ func runAll(ctx context.Context, heeded signals, a *assembly, proxy *tlsproxy.Pr
 		g.Go(func() error { return l.Run(rest, changed) })
 	}
 	g.Go(func() error { return watcher.Run(rest) })
+	g.Go(func() error { return resized(rest) })
 	g.Go(func() error { return heeded.heed(rest, proxy.Hurry, watcher.Kick) })
 	return g.Wait()
 }

@@ -130,7 +130,7 @@ func TestUploads(t *testing.T) {
 		return true
 	})).trust()
 	o := owner()
-	for _, n := range []int{0, 1, 100, bufferSize - 100, bufferSize, uploadSize, 1 << 20} {
+	for _, n := range []int{0, 1, 100, bufferSize - 100, bufferSize, uploads.Size, 1 << 20} {
 		for _, length := range []int64{int64(n), http1.Chunked} {
 			if length == 0 {
 				continue // there is no body then

@@ -207,7 +207,9 @@ func TestProofOfReuse(t *testing.T) {
 			}
 			const enough = 100 // by each client, of which one is a new connection
 			var asked int64
-			dialled := s.dialled(func() { asked = ask(func(asked int, took time.Duration) bool { return asked < enough || took < *proof }) })
+			dialled := s.dialled(func() {
+				asked = ask(func(asked int, took time.Duration) bool { return asked < enough || took < *proof })
+			})
 			if reused := 1 - float64(dialled)/float64(asked); reused < c.least {
 				t.Errorf("%d connections for %d requests", dialled, asked)
 			}

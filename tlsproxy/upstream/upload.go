@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"sidegate/tlsproxy/http1"
 )
@@ -80,13 +81,17 @@ func (u *upload) proceed() {
 
 // send returns why the body could not be read, or not be written.
 func (u *upload) send() (readErr, writeErr error) {
-	buf := uploads.Get().(*[uploadSize]byte)
-	defer uploads.Put(buf)
+	buffers := u.req.Buffers
+	if buffers == nil {
+		buffers = &uploads
+	}
+	buf := buffers.Get()
+	defer buffers.Put(buf)
 	if u.req.Head.Length == http1.Chunked {
-		return u.sendChunks(buf[:])
+		return u.sendChunks(buf)
 	}
 	for left := u.req.Head.Length; left > 0; {
-		n, err := u.req.Body.Read(buf[:min(left, uploadSize)])
+		n, err := u.req.Body.Read(buf[:min(left, int64(len(buf)))])
 		left -= int64(n)
 		if _, writeErr = u.conn.Write(buf[:n]); writeErr != nil {
 			return nil, writeErr
@@ -224,7 +229,22 @@ func (u *upload) reset() bool {
 	return errors.Is(u.writeErr, syscall.ECONNRESET)
 }
 
-const uploadSize = 32 << 10
+// Buffers lends what bodies are copied through. It may be used concurrently.
+type Buffers struct {
+	Size int       // of each, at least 4 KiB
+	pool sync.Pool // of pointers to the first byte, which it holds without an allocation
+}
 
-// uploads lends what a body is copied through.
-var uploads = sync.Pool{New: func() any { return new([uploadSize]byte) }}
+// Get lends a buffer.
+func (b *Buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*byte); ok {
+		return unsafe.Slice(p, b.Size)
+	}
+	return make([]byte, b.Size)
+}
+
+// Put takes one back.
+func (b *Buffers) Put(p []byte) { b.pool.Put(unsafe.SliceData(p)) }
+
+// uploads lends what a body is copied through by default.
+var uploads = Buffers{Size: 32 << 10}

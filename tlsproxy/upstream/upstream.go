@@ -59,6 +59,8 @@ type Request struct {
 	// Interrupt, which may be nil, ends a Read of the body that waits, because
 	// there is an answer.
 	Interrupt func()
+	// Buffers lends what the body is copied through; nil: some of 32 KiB.
+	Buffers *Buffers
 	// Trailers returns the fields behind a chunked body. nil: none.
 	Trailers func() []http1.Field
 	// Upgrade says that the request asks for another protocol.

@@ -102,8 +102,9 @@ func (l *lockedBuffer) String() string {
 func newSide(t testing.TB, app *application) *side {
 	t.Helper()
 	s := &side{t: t, app: app, log: &lockedBuffer{}}
-	dial := &Dialer{Network: "tcp", Address: app.addr, Timeout: 5 * time.Second}
-	s.Client = New(Options{Dial: dial.Dial, HeadTimeout: 20 * time.Second, Idle: 1500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+	const busy = time.Minute // longer than the busiest machine takes
+	dial := &Dialer{Network: "tcp", Address: app.addr, Timeout: busy}
+	s.Client = New(Options{Dial: dial.Dial, HeadTimeout: busy, Idle: 1500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(s.log, nil))})
 	t.Cleanup(s.Close)
 	return s
 }
