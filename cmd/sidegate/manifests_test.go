@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"sidegate/manifests"
+	"sidegate/manifests/inject"
 	"sidegate/manifests/manifeststest"
 	"sidegate/policy"
 )
@@ -93,6 +95,7 @@ func TestManifests(t *testing.T) {
 			checkVariables(t, sidecar)
 			checkMounts(t, spec, sidecar)
 			checkPod(t, spec)
+			checkStay(t, spec, sidecar)
 			checkPorts(t, objects, sidecar)
 			checkPolicy(t, objects)
 			if err := checkTrustedProxies(t, objects, sidecar); err != nil {
@@ -219,6 +222,33 @@ func checkPod(t *testing.T, spec *core.PodSpec) {
 		if c.Lifecycle == nil || c.Lifecycle.PreStop == nil {
 			t.Errorf("container %s has no preStop", c.Name)
 		}
+	}
+}
+
+// checkStay finds that the application stays longer than the gate takes
+// requests, and that the drain fits the pod's grace period.
+func checkStay(t *testing.T, spec *core.PodSpec, sidecar *core.Container) {
+	t.Helper()
+	c, err := parseConfig(environOf(sidecar))
+	if err != nil {
+		t.Fatal(err)
+	}
+	delay, grace := time.Duration(c.DrainDelay), time.Duration(*spec.TerminationGracePeriodSeconds)*time.Second
+	if took := delay + time.Duration(c.DrainTimeout); took >= grace {
+		t.Errorf("a drain of %v in a grace period of %v", took, grace)
+	}
+	app := spec.Containers[0]
+	stay := time.Duration(0)
+	switch hook := app.Lifecycle.PreStop; {
+	case hook.Sleep != nil:
+		stay = time.Duration(hook.Sleep.Seconds) * time.Second
+	case hook.Exec != nil && hook.Exec.Command[0] == "sleep":
+		if stay, err = time.ParseDuration(hook.Exec.Command[1] + "s"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if stay != delay+inject.Outlast || stay >= grace {
+		t.Errorf("container %s sleeps %v; want the delay of %v and %v", app.Name, stay, delay, inject.Outlast)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -388,6 +389,44 @@ func checkSidecar(t *testing.T, name string, spec *corev1.PodSpec) {
 			t.Errorf("%s: container %s has no preStop", name, c.Name)
 		}
 	}
+	checkStay(t, name, spec, sidecar)
+}
+
+// checkStay fails the test unless the other containers stay longer than
+// Sidegate takes requests, and the pod's grace period is enough for all.
+func checkStay(t *testing.T, name string, spec *corev1.PodSpec, sidecar *corev1.Container) {
+	t.Helper()
+	grace := 30 * time.Second
+	if s := spec.TerminationGracePeriodSeconds; s != nil {
+		grace = time.Duration(*s) * time.Second
+	}
+	delay, timeout := duration(t, sidecar, "SIDEGATE_DRAIN_DELAY"), duration(t, sidecar, "SIDEGATE_DRAIN_TIMEOUT")
+	if delay+timeout+reserve*time.Second > grace {
+		t.Errorf("%s: a delay of %v and a timeout of %v, of %v", name, delay, timeout, grace)
+	}
+	for _, c := range spec.Containers {
+		if c.Name == sidecarName || c.Lifecycle.PreStop.Sleep == nil {
+			continue
+		}
+		if stay := time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second; stay < delay+time.Second || stay != delay+Outlast || stay >= grace {
+			t.Errorf("%s: container %s sleeps %v; the delay is %v, the grace period %v", name, c.Name, stay, delay, grace)
+		}
+	}
+}
+
+func duration(t *testing.T, c *corev1.Container, variable string) time.Duration {
+	t.Helper()
+	for _, e := range c.Env {
+		if e.Name == variable {
+			d, err := time.ParseDuration(e.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+	}
+	t.Fatalf("no %s", variable)
+	return 0
 }
 
 // bare is a workload with a hole in the pod's spec and one in the container.
@@ -482,6 +521,32 @@ func TestNoServiceIsSaid(t *testing.T) {
 	r, err := Inject("x", []byte(bare("", port8080)), options(t, "port=8443"))
 	if err != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "no Service here leads to port 8080; point the targetPort of those elsewhere to 8443") {
 		t.Errorf("got %v, %v", r, err)
+	}
+}
+
+// A hook of the application's own stays, and whoever wrote it hears if it ends
+// while the gate is still open.
+func TestShortHookIsSaid(t *testing.T) {
+	for _, c := range []struct{ hook, said string }{
+		{"sleep: {seconds: 5}", "app sleeps 5 s; make it 8 s"},
+		{"exec: {command: [sleep, '7']}", "app sleeps 7 s; make it 8 s"},
+		{"exec: {command: [/bin/sh, -c, nginx -s quit; /bin/sleep 5s]}", "app sleeps 5 s; make it 8 s"},
+		{"sleep: {seconds: 8}", ""},
+		{"exec: {command: [sleep, '10']}", ""},
+		{"exec: {command: [/bin/sh, -c, sleep 5 && nginx -s quit]}", ""}, // who knows how long that takes
+		{"exec: {command: [/leave]}", ""},
+	} {
+		r, err := Inject("x", []byte(bare("", port8080+"        lifecycle: {preStop: {"+c.hook+"}}\n")), options(t))
+		if err != nil {
+			t.Errorf("%s: %v", c.hook, err)
+			continue
+		}
+		if notes := strings.Join(r.Notes, "\n"); (notes != "") != (c.said != "") || !strings.HasSuffix(notes, c.said) {
+			t.Errorf("%s: got note %q, want %q", c.hook, notes, c.said)
+		}
+		if n := strings.Count(string(r.Text), "preStop"); n != 2 {
+			t.Errorf("%s: %d preStop hooks, want the sidecar's and the application's:\n%s", c.hook, n, r.Text)
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ func planWorkload(x *object, flags Options) (*plan, *backend, error) {
 			return nil, nil, err
 		}
 	}
+	b.early, b.stay = p.Spec.early(&o), o.stay()
 	result := &plan{object: x, record: newRecord()}
 	result.record.Version = o.Version
 	result.record.Config, err = s.hash()
@@ -82,12 +83,7 @@ func (p *plan) workload(o *Options, pod *pod, b *backend, s *sidecar, probes []r
 	for _, r := range probes {
 		p.swap(r.in, r.old, "httpGet", r.value())
 	}
-	seconds := int(o.DrainDelay.Seconds())
-	for _, c := range pod.Spec.Containers {
-		if c.Lifecycle.PreStop == nil {
-			p.put(spec.to("containers", c.Name, "lifecycle"), "preStop", edit.Map("sleep", edit.Map("seconds", seconds)))
-		}
-	}
+	p.outlive(o, pod)
 }
 
 // lowPorts lets a user who is not root listen below it. Runtimes differ in

@@ -14,6 +14,8 @@ type backend struct {
 	app    appPort
 	port   int      // where its Services are to point; 0: where they do
 	open   []string // ports that are not behind the gate
+	early  []string // containers that end before the gate is closed
+	stay   int      // for how many seconds they should stay
 }
 
 // note is something to know about an object that does not stop the injection.
@@ -21,12 +23,16 @@ func note(file string, o *object, format string, args ...any) string {
 	return fmt.Sprintf("%s:%d: %s: %s", file, o.root.Line, o, fmt.Sprintf(format, args...))
 }
 
-// notes say what the sidecar does not protect.
+// notes say what the sidecar does not protect, and who leaves before it.
 func (b *backend) notes(file string) []string {
-	if len(b.open) == 0 {
-		return nil
+	var notes []string
+	if len(b.open) > 0 {
+		notes = append(notes, note(file, b.object, "not behind the gate, and open to whoever reaches the pod: %s", strings.Join(b.open, ", ")))
 	}
-	return []string{note(file, b.object, "not behind the gate, and open to whoever reaches the pod: %s", strings.Join(b.open, ", "))}
+	if len(b.early) > 0 {
+		notes = append(notes, note(file, b.object, "the preStop hook is too short, and requests that come while the pod ends may get 502: %s; make it %d s", strings.Join(b.early, ", "), b.stay))
+	}
+	return notes
 }
 
 type service struct {

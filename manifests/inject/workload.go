@@ -221,6 +221,12 @@ type probe struct {
 	TCP     *tcpSocket `yaml:"tcpSocket"`
 	GRPC    *grpcCall  `yaml:"grpc"`
 	Timeout int        `yaml:"timeoutSeconds"`
+	Exec    *struct {
+		Command []string `yaml:"command"`
+	} `yaml:"exec"`
+	Sleep *struct {
+		Seconds int `yaml:"seconds"`
+	} `yaml:"sleep"`
 }
 
 type httpGet struct {
