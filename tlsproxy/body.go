@@ -22,9 +22,11 @@ type requestBody struct {
 	client watchdog
 	idle   time.Duration
 
-	mu     sync.Mutex
-	closed bool // nothing may touch the connection any more
-	ended  bool
+	mu      sync.Mutex
+	closed  bool // nothing may touch the connection any more
+	stopped bool // nobody wants the rest
+	reading bool
+	ended   bool
 
 	failed, tooLarge, stalled atomic.Bool
 	interrupted               atomic.Bool // by us, which net/http takes for the client's going
@@ -47,12 +49,13 @@ func newRequestBody(x *exchange) *requestBody {
 // Read waits for the client as long as the limit. A body that moves may take
 // for ever, and so may one that stands still once the answer has begun.
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.over() {
+	if !b.enter() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	b.client.start()
 	n, err := b.ReadCloser.Read(p)
 	b.client.stop()
+	b.exit()
 	b.answer.conn.expects(int64(n))
 	b.answer.silence.touch()
 	if err != nil {
@@ -61,17 +64,25 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *requestBody) over() bool {
+// enter begins a Read; false: nobody reads any more.
+func (b *requestBody) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.closed
+	b.reading = !b.closed && !b.stopped
+	return b.reading
+}
+
+func (b *requestBody) exit() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = false
 }
 
 // expire makes the read that waits fail, unless the answer has begun.
 func (b *requestBody) expire() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.ended || b.answer.begun.Load() {
+	if b.closed || b.stopped || b.ended || b.answer.begun.Load() {
 		return false
 	}
 	return b.conn.SetReadDeadline(time.Unix(1, 0)) == nil
@@ -86,6 +97,27 @@ func (b *requestBody) interrupt() {
 		b.interrupted.Store(true)
 		_ = b.conn.SetReadDeadline(time.Unix(1, 0)) // one that has gone reads nothing any more
 	}
+}
+
+// lastRead is how long a Read of HTTP/1.1 may go on that nobody waits for. One
+// that is interrupted costs the client its connection, and it may be sending.
+const lastRead = 50 * time.Millisecond
+
+// stop ends the reading for good. A Read that waits for the client is
+// interrupted. What is left of the body, Close leaves to net/http.
+func (b *requestBody) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stopped = true
+	if b.closed || b.ended || !b.reading {
+		return
+	}
+	b.interrupted.Store(true)
+	wait := time.Duration(0)
+	if b.in.ProtoMajor == 1 {
+		wait = lastRead
+	}
+	_ = b.conn.SetReadDeadline(time.Now().Add(wait)) // one that has gone reads nothing any more
 }
 
 // Close ends the reading, by the upload and once more before the handler
@@ -120,7 +152,7 @@ func (b *requestBody) end(err error) {
 		b.tooLarge.Store(true)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.mu.Lock()
-		b.stalled.Store(!b.closed) // else it was interrupted
+		b.stalled.Store(!b.closed && !b.stopped) // else it was interrupted
 		b.mu.Unlock()
 	case !errors.Is(err, http.ErrBodyReadAfterClose):
 		b.failed.Store(true)

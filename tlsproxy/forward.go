@@ -173,7 +173,7 @@ func (x *exchange) forward() {
 	}
 	r := x.in.WithContext(x.ctx)
 	if x.body != nil {
-		r.Body = x.body
+		r.Body = h2cUpload{x.body}
 	}
 	x.gate.forward.proxy.ServeHTTP(&x.answer, r)
 }

@@ -80,6 +80,16 @@ func checkFraming(h http.Header) error {
 	return nil
 }
 
+// h2cUpload is a request's body as net/http's HTTP/2 closes it: when the answer
+// has ended or the stream has failed, and then it waits for the Read that is
+// under way before it says so.
+type h2cUpload struct{ *requestBody }
+
+func (u h2cUpload) Close() error {
+	u.stop()
+	return nil
+}
+
 // h2cBody notes why the body of an answer of HTTP/2 did not come to its end.
 type h2cBody struct {
 	io.ReadCloser
