@@ -7,30 +7,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 )
-
-// djangoApp is a site of one file. Django itself answers HEAD with a body, and
-// leaves it to the server to drop it.
-const djangoApp = `
-import django
-from django.conf import settings
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpResponse
-from django.urls import re_path
-settings.configure(DEBUG=False, SECRET_KEY='x', ALLOWED_HOSTS=['*'], ROOT_URLCONF=__name__, MIDDLEWARE=[])
-def view(request):
-    if request.path.startswith('/none'):
-        return HttpResponse(status=204)
-    return HttpResponse(request.headers.get('X-Who', '') + ' asked ' + request.path)
-urlpatterns = [re_path('', view)]
-application = get_wsgi_application()
-`
 
 // debianPython is the one that Debian's packages are for, whatever PATH says.
 const debianPython = "/usr/bin/python3"
@@ -44,11 +26,11 @@ func django(t *testing.T) string {
 		}
 		t.Skip("Django and gunicorn are not here: ", err)
 	}
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "site_of_one_file.py"), []byte(djangoApp), 0o600))
 	addr := freeAddr(t)
+	// testdata/site_of_one_file.py
 	cmd := exec.Command(debianPython, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "8", "--bind", addr,
-		"--chdir", dir, "site_of_one_file")
+		"--chdir", "testdata", "site_of_one_file")
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	var out strings.Builder
 	cmd.Stderr = &out
 	must(t, cmd.Start())
@@ -101,7 +83,7 @@ func TestDjango(t *testing.T) {
 				}
 				b, err := io.ReadAll(res.Body)
 				_ = res.Body.Close()
-				want := who + " asked " + path
+				want := page(who, path)
 				switch {
 				case err == nil && res.StatusCode == http.StatusOK && (string(b) == want || method == "HEAD" && len(b) == 0),
 					err == nil && res.StatusCode == http.StatusNoContent && len(b) == 0 && strings.HasPrefix(path, "/none"):
@@ -115,6 +97,12 @@ func TestDjango(t *testing.T) {
 	}
 	clients.Wait()
 	t.Logf("%d answers right, %d wrong\n%s", own.Load(), wrong.Load(), lines(w.log.String(), "application breaks HTTP"))
+}
+
+// page is what Django says to who asks for a path.
+func page(who, path string) string {
+	text := who + " asked " + path
+	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 }
 
 // lines are those that contain text.
