@@ -20,6 +20,7 @@ type gate struct {
 	budget   *budget
 	stripper *stripper
 	forward  *forwarder
+	clock    Clock
 	tls      *tls.Config // nil at a plaintext gate
 	servers  *servers
 	listener net.Listener
@@ -44,6 +45,7 @@ func newGate(conf *Gate, p *Proxy, b *budget, s *stripper) *gate {
 		metrics:  p.Metrics.Gate(conf.Name),
 		budget:   b,
 		stripper: s,
+		clock:    p.clock(),
 		leaving:  &p.drain().begun,
 	}
 	if !conf.Plaintext {

@@ -38,7 +38,7 @@ type conn struct {
 	hello     atomic.Bool                  // its client has said hello
 	shed      atomic.Bool                  // it gave way to another handshake
 	writeIdle time.Duration                // how long a write may wait for the client
-	writeEnd  atomic.Int64                 // unix nanoseconds: the write deadline that is set
+	writeEnd  atomic.Int64                 // nanoseconds after started: the write deadline that is set
 	limit     writeLimit                   // of every write deadline
 	writing   atomic.Int32                 // writes under way
 	wrote     atomic.Uint64                // writes that have ended
@@ -54,7 +54,7 @@ type conn struct {
 
 	life    sync.Mutex
 	closed  bool
-	expiry  *time.Timer // verifies the peer again when a certificate of its chain ends
+	expiry  func() bool // stops the alarm that verifies the peer again when a certificate of its chain ends; nil: none is set
 	parting *time.Timer // closes the socket of a connection that was hung up
 
 	mu      sync.Mutex

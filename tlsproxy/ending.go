@@ -40,16 +40,20 @@ func (l *writeLimit) bound(c net.Conn, end time.Time) {
 	}
 }
 
+// started is what deadlines are counted from. By the time of day, a clock that
+// is set back would keep one from being renewed, and end who reads well.
+var started = time.Now()
+
 // Write lets a client that takes nothing hold the connection for writeIdle at
 // most. The deadline rolls in coarse steps: setting it costs more than the
 // write of a small answer.
 func (c *conn) Write(p []byte) (int, error) {
 	now := time.Now()
-	if end := now.Add(c.writeIdle); c.writeEnd.Load() < end.Add(-c.writeIdle/4).UnixNano() {
+	if end := now.Add(c.writeIdle); c.writeEnd.Load() < int64(end.Sub(started)-c.writeIdle/4) {
 		if err := c.limit.set(c.Conn, end); err != nil {
 			return 0, err
 		}
-		c.writeEnd.Store(end.UnixNano())
+		c.writeEnd.Store(int64(end.Sub(started)))
 	}
 	c.settle()
 	c.writing.Add(1)
@@ -145,10 +149,11 @@ func (c *conn) end() bool {
 		return false
 	}
 	c.closed = true
-	for _, t := range []*time.Timer{c.expiry, c.parting} {
-		if t != nil {
-			t.Stop() // it would keep all that the connection holds
-		}
+	if c.expiry != nil {
+		c.expiry()
+	}
+	if c.parting != nil {
+		c.parting.Stop() // it would keep all that the connection holds
 	}
 	return true
 }
@@ -172,18 +177,18 @@ func (c *conn) closeIn(d time.Duration) {
 	}
 }
 
-// wakeAt calls do right after that time, unless the connection is closed by
-// then, instead of what was to be done at another time. Zero: never.
-func (c *conn) wakeAt(at time.Time, do func()) {
+// wakeAt calls do right after that time of day, unless the connection is closed
+// by then, instead of what was to be done at another time. Zero: never.
+func (c *conn) wakeAt(clock Clock, at time.Time, do func()) {
 	c.life.Lock()
 	defer c.life.Unlock()
 	if c.expiry != nil {
-		c.expiry.Stop()
+		c.expiry()
 		c.expiry = nil
 	}
 	if !at.IsZero() && !c.closed {
 		const after = time.Millisecond // a certificate is good at its very end
-		c.expiry = time.AfterFunc(time.Until(at)+after, do)
+		c.expiry = clock.At(at.Add(after), do)
 	}
 }
 

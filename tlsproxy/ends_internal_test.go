@@ -62,7 +62,7 @@ func TestClosedConnectionHoldsNothing(t *testing.T) {
 		if c.register(g, peerVerdict{}) || len(g.live.all()) > 0 {
 			t.Error("it is in the table")
 		}
-		c.wakeAt(time.Now().Add(time.Minute), func() { t.Error("a timer goes off") })
+		c.wakeAt(passing{}, time.Now().Add(time.Minute), func() { t.Error("a timer goes off") })
 		time.Sleep(time.Hour)
 	})
 }

@@ -27,8 +27,8 @@ type enforcer struct {
 	again   func()
 }
 
-// enforcers are those of the gate. The end of a peer's certificates is a timer,
-// see judgePeer.
+// enforcers are those of the gate. The end of a peer's certificates is an
+// alarm, see judgePeer.
 func (g *gate) enforcers() []enforcer {
 	var list []enforcer
 	if g.ClientCert != ClientCertNone {
@@ -63,7 +63,7 @@ func enforce(ctx context.Context, changed func() <-chan struct{}, again func()) 
 //
 // Where another thing than trust has changed, such as our own certificate,
 // nobody is verified: all who are live were, or saw by themselves that they
-// must be, and their next end is a timer.
+// must be, and their next end is an alarm.
 func (g *gate) recheck() {
 	generation := g.Trust.TrustGeneration()
 	if before := g.trust.Swap(&generation); before != nil && *before == generation {
@@ -108,9 +108,9 @@ func (g *gate) judgePeer(c *conn, v peerVerdict) {
 		return
 	}
 	again := func() { g.judgePeer(c, g.verifyPeer(c)) }
-	c.wakeAt(firstEnd(time.Now(), v.chain, c.chain), again)
+	c.wakeAt(g.clock, firstEnd(g.clock.Now(), v.chain, c.chain), again)
 	if g.Trust.TrustGeneration() != v.generation { // recheck may have looked before or meanwhile
-		c.wakeAt(time.Now(), again)
+		c.wakeAt(g.clock, g.clock.Now(), again)
 	}
 }
 

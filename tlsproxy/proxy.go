@@ -21,6 +21,9 @@ type Proxy struct {
 	Log     *slog.Logger
 	Metrics Metrics
 	Limits  Limits
+	// Clock has the alarms by which peers end with their certificates. nil: it
+	// counts the time that passes, and does not notice when the clock is set.
+	Clock Clock
 	// DrainDelay is how long listeners stay open after a drain began, for
 	// those who have not heard of it yet.
 	DrainDelay time.Duration

@@ -81,6 +81,42 @@ func TestFirstEndOfTheChain(t *testing.T) {
 	}
 }
 
+// TLS-31, ROT-13: a clock that is set past the end of a certificate ends its
+// peer, and one that is set back lets it stay until then.
+func TestClockIsSet(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after time.Duration // by which the clock is ahead
+		ends          bool
+	}{"forward": {0, 100 * time.Hour, true}, "back": {90 * time.Hour, 0, false}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, upstream(streamer(t)), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))
+			long := certstest.NewCA(t, "long", ends(time.Now().Add(1000*time.Hour)))
+			w.update(certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), long))
+			w.ahead.Store(int64(c.before))
+			peer, lasting := long.Issue(t, "peer", ends(time.Now().Add(96*time.Hour))), long.Issue(t, "lasting", ends(time.Now().Add(900*time.Hour)))
+			of, others := []held{w.holdIdle(&peer, "http/1.1"), w.holdUpgraded(&peer)}, []held{w.holdIdle(&lasting, "http/1.1"), w.holdUpgraded(&lasting)}
+			if c.ends {
+				of = append(of, w.holdIdle(&peer, "h2"), w.holdStream(&peer))
+			} else {
+				others = append(others, of...)
+			}
+			w.ahead.Store(int64(c.after))
+			looked := make(chan struct{})
+			w.clock.At(w.clock.Now(), func() { close(looked) }) // else it is looked at within wallclock.Step
+			<-looked
+			if c.ends {
+				for _, h := range of {
+					mustEnd(t, h)
+				}
+				w.log.Wait(t, `"reason":"peer_expired"`)
+			}
+			for _, h := range others {
+				mustGoOn(t, h)
+			}
+		})
+	}
+}
+
 // TLS-31: a change of trust may leave another chain, which ends sooner.
 func TestFirstEndAfterChange(t *testing.T) {
 	w := newWorld(t, upstream(streamer(t)), clientCert(tlsproxy.ClientCertRequire), allow("any-peer"))

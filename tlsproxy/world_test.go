@@ -24,6 +24,7 @@ import (
 	"sidegate/certs"
 	"sidegate/certs/certstest"
 	"sidegate/certs/files"
+	"sidegate/certs/wallclock"
 	"sidegate/policy"
 	"sidegate/policy/authn"
 	"sidegate/tlsproxy"
@@ -45,7 +46,8 @@ type world struct {
 	log     *certstest.Log
 	stop    func()
 	done    chan error
-	ahead   atomic.Int64 // nanoseconds by which the clock of the certificates is ahead
+	clock   wallclock.Clock // of the certificates and the gate
+	ahead   atomic.Int64    // nanoseconds by which it is ahead
 }
 
 // allow is a change of a gate: the principals that may pass it.
@@ -84,8 +86,8 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	w := &world{t: t, ca: certstest.NewCA(t, "ca"), change: make(chan struct{}, 1), log: &certstest.Log{}, done: make(chan error, 1)}
 	w.volume = certstest.NewVolume(t, certstest.Secret(w.ca.Server(t, "localhost", "127.0.0.1"), w.ca))
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
-	w.store = &certs.Store{Source: &files.Source{TLS: []string{w.volume.Dir}, WantTrust: true}, Log: log,
-		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }}
+	w.clock.Source = func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+	w.store = &certs.Store{Source: &files.Source{TLS: []string{w.volume.Dir}, WantTrust: true}, Log: log, Now: w.clock.Now}
 	must(t, w.store.Load(t.Context()))
 	w.gate = &tlsproxy.Gate{
 		Name: "main", Listen: tlsproxy.Address{Network: "tcp", Address: freeAddr(t)},
@@ -100,7 +102,7 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 	must(t, w.store.Rehearse(w.rehearse))
 	w.addr = w.gate.Listen.Address
 	w.metrics = admin.NewMetrics("test")
-	proxy := &tlsproxy.Proxy{Gates: []*tlsproxy.Gate{w.gate}, Log: log, Metrics: w.metrics, Limits: limits,
+	proxy := &tlsproxy.Proxy{Gates: []*tlsproxy.Gate{w.gate}, Log: log, Metrics: w.metrics, Limits: limits, Clock: &w.clock,
 		DrainDelay: time.Hour, DrainTimeout: 5 * time.Second}
 	w.proxy = proxy
 	ctx, cancel := context.WithCancel(context.Background())

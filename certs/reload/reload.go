@@ -103,7 +103,7 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 	l.said = map[string]bool{}
 	pauses := cmp.Or(l.Retry, ofFiles)
 	retry := pauses.First
-	var due time.Time // when to load without a change; zero: now
+	var due plan
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,7 +114,7 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 				continue
 			}
 		case <-wake.C:
-			if left := wallclock.Until(l.now, due); left > 0 && !due.IsZero() {
+			if left := due.left(l.now); left > 0 {
 				wake.Reset(left)
 				continue
 			}
@@ -124,25 +124,35 @@ func (l *Loop) Run(ctx context.Context, changed <-chan struct{}) error {
 		if err == nil || pauses == ofFiles && err.Error() != before.Err {
 			retry = pauses.First // other content: what it lacks may land soon
 		}
-		due = time.Time{}
-		switch {
-		case err != nil:
-			wait := retry
-			if !again.IsZero() {
-				wait = min(wait, again.Sub(l.now()))
-			}
-			wake.Reset(wait)
+		due = plan{day: again}
+		if err != nil {
+			due.retry = time.Now().Add(retry)
 			retry = min(2*retry, pauses.Last)
-		case !again.IsZero():
-			due = again
-			wake.Reset(wallclock.Until(l.now, due))
-		default:
+		}
+		if due == (plan{}) {
 			wake.Stop()
+		} else {
+			wake.Reset(due.left(l.now))
 		}
 		if !pause(ctx, minInterval) {
 			return nil
 		}
 	}
+}
+
+// plan is when to load without a change: behind a pause or at a time of day,
+// where either is set and whichever is first. Zero: now.
+type plan struct{ retry, day time.Time }
+
+// left is how long to wait before it is looked at again.
+func (p plan) left(now func() time.Time) time.Duration {
+	switch {
+	case p.day.IsZero():
+		return time.Until(p.retry)
+	case p.retry.IsZero():
+		return wallclock.Until(now, p.day)
+	}
+	return min(time.Until(p.retry), wallclock.Until(now, p.day))
 }
 
 // pause waits and reports whether ctx still lives.

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"sidegate/certs/wallclock"
 	"sidegate/certs/watch"
 	"sidegate/cmd/sidegate/lines"
 	"sidegate/tlsproxy"
@@ -80,7 +81,7 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 		metrics.WatchLog(kind.String(), func() uint64 { return queue.Dropped(kind) })
 	}
 	proxy := &tlsproxy.Proxy{
-		Gates: a.gates, Log: log, Metrics: metrics, Limits: b.limits, DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
+		Gates: a.gates, Log: log, Metrics: metrics, Limits: b.limits, Clock: new(wallclock.Clock), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
 	metrics.WatchRoots(proxy.Status)
 	if a.acme != nil {
