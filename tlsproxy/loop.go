@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"sidegate/tlsproxy/upstream"
 )
 
 // LeadsTo reports whether a connection to the upstream would arrive at the
@@ -18,7 +20,10 @@ func (u Upstream) LeadsTo(ctx context.Context, listen Address) bool {
 		return false
 	}
 	if listen.Network == "unix" {
-		return sameSocket(u.Address.Address, listen.Address)
+		ctx, cancel := context.WithTimeout(ctx, mountPatience)
+		defer cancel()
+		same, _ := upstream.Touch(ctx, listen.Address, func() (bool, error) { return sameSocket(u.Address.Address, listen.Address), nil })
+		return same // of a mount that hangs, whoever connects or listens there says so
 	}
 	host, port, err := net.SplitHostPort(u.Address.Address)
 	on, taken, listenErr := net.SplitHostPort(listen.Address)

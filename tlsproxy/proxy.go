@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,33 +131,4 @@ func bindAll(gates []*gate) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// listen binds, taking over a unix socket that a killed process left behind.
-func listen(a Address) (net.Listener, error) {
-	if a.Network == "unix" {
-		if err := removeStaleSocket(a.Address); err != nil {
-			return nil, err
-		}
-	}
-	var lc net.ListenConfig
-	return lc.Listen(context.Background(), a.Network, a.Address)
-}
-
-func removeStaleSocket(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("%s exists and is no socket", path)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return fmt.Errorf("%s is in use by another process", path)
-	}
-	return os.Remove(path)
 }

@@ -18,17 +18,18 @@ func (c *Cache) Get(name string) ([]byte, error) {
 	if c == nil {
 		return nil, nil
 	}
-	data, err := bounded(c.Dir, func() ([]byte, error) { return readFile(filepath.Join(c.Dir, name)) })
-	if errors.Is(err, ErrHangs) {
-		return nil, err
-	}
+	path := filepath.Join(c.Dir, name)
+	data, err := bounded(c.Dir, func() ([]byte, error) {
+		data, err := readFile(path)
+		if err != nil {
+			err = explain(path, err)
+		}
+		return data, err
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, explain(filepath.Join(c.Dir, name), err)
-	}
-	return data, nil
+	return data, err
 }
 
 // Put keeps data under the name, readable by the owner alone. Whoever is ended

@@ -3,7 +3,9 @@ package files
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -79,7 +81,9 @@ func answer[T any](ctx context.Context, d *disk, patience time.Duration, path st
 	}
 	d.count(path, +1)
 	go func() {
-		<-done
+		if c, ok := any((<-done).value).(io.Closer); ok {
+			_ = c.Close() // a connection that nobody has
+		}
 		d.count(path, -1)
 	}()
 	return v, explain(path, ErrHangs)
@@ -111,7 +115,25 @@ func Stat(path string) (fs.FileInfo, error) {
 	return bounded(path, func() (fs.FileInfo, error) { return os.Stat(path) })
 }
 
+// StatUntil is Stat, for which the path has until ctx ends.
+func StatUntil(ctx context.Context, path string) (fs.FileInfo, error) {
+	return answer(ctx, &mounts, Patience, path, func() (fs.FileInfo, error) { return os.Stat(path) })
+}
+
 // Lstat is os.Lstat, with [ErrHangs] for a path that does not answer.
 func Lstat(path string) (fs.FileInfo, error) {
 	return bounded(path, func() (fs.FileInfo, error) { return os.Lstat(path) })
+}
+
+// ReadDir is os.ReadDir, with [ErrHangs] for a path that does not answer.
+func ReadDir(path string) ([]fs.DirEntry, error) {
+	return bounded(path, func() ([]fs.DirEntry, error) { return os.ReadDir(path) })
+}
+
+// Dial connects to a unix socket until ctx ends, with [ErrHangs] for a path
+// that does not answer.
+func Dial(ctx context.Context, path string) (net.Conn, error) {
+	return answer(ctx, &mounts, Patience, path, func() (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	})
 }

@@ -53,10 +53,7 @@ var frozenRoot = regexp.MustCompile(`/\.\.\d{4}_\d\d_\d\d_|/volume-subpaths/`)
 // that shows the same files for ever, whatever the kubelet or somebody else
 // renames into place: the mount of a single file, or by subPath.
 func Frozen(mounts []Mount, path string) (m Mount, frozen bool) {
-	if Hangs(path) {
-		return m, false
-	}
-	real, err := filepath.EvalSymlinks(path)
+	real, err := bounded(path, func() (string, error) { return filepath.EvalSymlinks(path) })
 	if err != nil {
 		return m, false
 	}
@@ -71,7 +68,7 @@ func Frozen(mounts []Mount, path string) (m Mount, frozen bool) {
 	if frozenRoot.MatchString(m.Root) {
 		return m, true
 	}
-	info, err := os.Stat(real)
+	info, err := Stat(real)
 	return m, err == nil && m.Point == real && !info.IsDir()
 }
 

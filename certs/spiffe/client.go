@@ -1,6 +1,7 @@
 package spiffe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"sidegate/certs/files"
 )
 
 // usual are the places where the Workload API is mounted: as the documents of
@@ -110,7 +113,7 @@ var errNowhere = errors.New("no Workload API: no socket is at " + strings.Join(u
 	"; mount the CSI volume csi.spiffe.io at /spiffe-workload-api, or set SPIFFE_ENDPOINT_SOCKET")
 
 func (c *client) tryConnect(ctx context.Context) (net.Conn, error) {
-	socket, err := c.source.socket()
+	socket, err := c.source.socket(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -118,28 +121,45 @@ func (c *client) tryConnect(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.network == "unix" {
+		return files.Dial(ctx, a.address) // its mount may hang
+	}
 	return new(net.Dialer).DialContext(ctx, a.network, a.address)
 }
 
 // socket is the one to use.
-func (s *Source) socket() (string, error) {
+func (s *Source) socket(ctx context.Context) (string, error) {
 	if s.Socket != "" {
 		return s.Socket, nil
 	}
 	s.mu.Lock()
+	found := s.found
+	s.mu.Unlock()
+	if found != "" {
+		return found, nil
+	}
+	found, err := lookAround(ctx) // not under the lock: a mount may hang
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, place := range usual {
-		if s.found != "" {
-			break
-		}
-		if info, err := os.Stat(strings.TrimPrefix(place, "unix://")); err == nil && info.Mode().Type() == fs.ModeSocket {
-			s.found = place
-		}
-	}
 	if s.found == "" {
-		return "", errNowhere
+		s.found = found
 	}
-	return s.found, nil
+	return s.found, err
+}
+
+// lookAround finds the first of the usual places where a socket is.
+func lookAround(ctx context.Context) (string, error) {
+	var hangs error
+	for _, place := range usual {
+		info, err := files.StatUntil(ctx, strings.TrimPrefix(place, "unix://"))
+		switch {
+		case err == nil && info.Mode().Type() == fs.ModeSocket:
+			return place, nil
+		case errors.Is(err, files.ErrHangs):
+			hangs = cmp.Or(hangs, err)
+		}
+	}
+	return "", cmp.Or(hangs, errNowhere)
 }
 
 func (c *client) dialError() error {
@@ -191,6 +211,8 @@ func (c *client) explainDial(err error) error {
 		hint = fmt.Sprintf("; uid %d may not open the socket", os.Getuid())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		hint = "; nobody listens: the agent is down"
+	case errors.Is(err, files.ErrHangs):
+		err = files.ErrHangs // without the path, which is that of the address
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {

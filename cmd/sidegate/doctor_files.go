@@ -84,7 +84,7 @@ func (d *doctor) trusted() []string {
 
 // readAll reads a folder, and each file by itself if it can't be read whole.
 func readAll(dir string) (map[string][]byte, []error) {
-	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+	if info, err := files.Stat(dir); err == nil && !info.IsDir() {
 		return nil, nil // the source has the words for it
 	}
 	content, err := files.Read(dir)
@@ -93,10 +93,10 @@ func readAll(dir string) (map[string][]byte, []error) {
 	}
 	content = map[string][]byte{}
 	var errs []error
-	entries, _ := os.ReadDir(dir) // the error is the same one
+	entries, _ := files.ReadDir(dir) // the error is the same one
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if info, err := os.Stat(path); strings.HasPrefix(e.Name(), ".") || err == nil && !info.Mode().IsRegular() {
+		if info, err := files.Stat(path); strings.HasPrefix(e.Name(), ".") || err == nil && !info.Mode().IsRegular() {
 			continue
 		}
 		one, err := files.Read(path)
@@ -130,7 +130,7 @@ func whose(found string) string {
 	if m == nil {
 		return ""
 	}
-	info, err := os.Stat(m[1])
+	info, err := files.Stat(m[1])
 	if err != nil {
 		return ""
 	}

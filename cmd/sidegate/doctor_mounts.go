@@ -28,9 +28,9 @@ func (d *doctor) lookAtMounts() findings {
 			}
 		}
 		f = append(f, frozen...)
-		if _, err := os.Lstat(filepath.Join(path, "..data")); err == nil && len(frozen) == 0 {
+		if _, err := files.Lstat(filepath.Join(path, "..data")); err == nil && len(frozen) == 0 {
 			f.ok("mount", "%s is a volume of the kubelet, which brings changes within a minute or two", path)
-		} else if info, err := os.Stat(path); err == nil && len(frozen) == 0 && info.IsDir() {
+		} else if info, err := files.Stat(path); err == nil && len(frozen) == 0 && info.IsDir() {
 			f.ok("mount", "%s is a plain folder: changes are whatever is written there", path)
 		}
 	}
@@ -50,7 +50,7 @@ func answering(paths []string) []string { return slices.DeleteFunc(paths, files.
 // entries are the files of a folder that are read.
 func entries(dir string) []string {
 	var list []string
-	all, _ := os.ReadDir(dir) // others say why it can't be read
+	all, _ := files.ReadDir(dir) // others say why it can't be read
 	for _, e := range all {
 		if !strings.HasPrefix(e.Name(), ".") {
 			list = append(list, filepath.Join(dir, e.Name()))

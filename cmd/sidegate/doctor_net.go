@@ -26,8 +26,13 @@ import (
 func dial(ctx context.Context, network, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var nd net.Dialer
-	c, err := nd.DialContext(ctx, network, address)
+	var c net.Conn
+	var err error
+	if network == "unix" {
+		c, err = files.Dial(ctx, address) // its mount may hang
+	} else {
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
+	}
 	if err != nil {
 		return err
 	}

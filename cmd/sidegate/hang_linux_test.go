@@ -86,3 +86,51 @@ func TestStartWithMountThatHangs(t *testing.T) {
 		})
 	}
 }
+
+// A unix socket on a mount that hangs, of an application, of the Workload API,
+// or to listen on: an error that names it in time, and the end doesn't wait.
+func TestSocketOnMountThatHangs(t *testing.T) {
+	t.Parallel()
+	m := certstest.NewMount(t, map[string][]byte{"socket": nil, "other": nil})
+	m.Hang()
+	socket, other := filepath.Join(m.Dir, "socket"), filepath.Join(m.Dir, "other")
+	ca := certstest.NewCA(t, "ca")
+	v := certstest.NewVolume(t, certstest.Secret(ca.Server(t, "localhost", "127.0.0.1"), nil))
+	common := []string{"SIDEGATE_TLS=" + v.Dir, "SIDEGATE_ALLOW=anyone"}
+	for name, c := range map[string]struct {
+		args, environ []string
+		want          string
+	}{
+		"serve, to listen on":       {[]string{"serve"}, []string{"SIDEGATE_INGRESS=unix:" + socket + "=http://127.0.0.1:1"}, "listen on unix:" + socket},
+		"check, both":               {[]string{"check"}, []string{"SIDEGATE_INGRESS=unix:" + socket + "=http+unix://" + other}, "ok\n"},
+		"check --here, to listen":   {[]string{"check", "--here"}, []string{"SIDEGATE_INGRESS=unix:" + other + "=http://127.0.0.1:1"}, "gate main can't listen at unix:" + other + ": "},
+		"check --here, application": {[]string{"check", "--here"}, []string{"SIDEGATE_INGRESS=" + freeAddr(t) + "=http+unix://" + socket}, "nobody listens at unix:" + socket + " for gate main: "},
+		"serve, Workload API": {[]string{"serve"}, []string{"SIDEGATE_CERTS=spiffe", "SIDEGATE_TLS=/etc/sidegate/tls", "SPIFFE_ENDPOINT_SOCKET=unix://" + socket, "SIDEGATE_START_TIMEOUT=15s"},
+			"connect to unix://" + socket + ": it does not answer; does its mount (NFS, FUSE) hang?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, err := binary()
+			try(t, err)
+			cmd := exec.Command(path, c.args...)
+			cmd.Env = append(append(common[:len(common):len(common)], "SIDEGATE_ADMIN="+freeAddr(t)), c.environ...)
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			_ = cmd.Run() // its words tell
+			if !strings.Contains(out.String(), c.want) {
+				t.Errorf("%q is missing in\n%s", c.want, out.String())
+			}
+		})
+	}
+	t.Run("serve, application", func(t *testing.T) {
+		t.Parallel()
+		p := start(t, "http+unix://"+socket, nil, common...)
+		answer := <-p.ask(ca, "/")
+		p.log.Wait(t, `"reason":"upstream_down"`)
+		p.log.Wait(t, "does its mount (NFS, FUSE) hang?")
+		if !strings.Contains(answer, "502") && !strings.Contains(p.log.String(), `"status":502`) {
+			t.Errorf("got %s", answer)
+		}
+		p.stop()
+	})
+}

@@ -112,7 +112,7 @@ func runInspect(ctx context.Context, p *program) error {
 
 // inspect returns what it found, and why something is amiss with it.
 func (o *inspectOptions) inspect(ctx context.Context) (*inspection, error) {
-	info, err := os.Stat(o.target)
+	info, err := files.Stat(o.target)
 	if err == nil {
 		return o.inspectPath(info.IsDir())
 	}

@@ -23,8 +23,12 @@ func (d *Dialer) Dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	var nd net.Dialer
-	if d.Network == "unix" || d.AnyAddress {
-		return nd.DialContext(ctx, d.Network, d.Address)
+	dial := func() (net.Conn, error) { return nd.DialContext(ctx, d.Network, d.Address) }
+	switch {
+	case d.Network == "unix":
+		return Touch(ctx, d.Address, dial)
+	case d.AnyAddress:
+		return dial()
 	}
 	return DialLoopback(ctx, d.Address)
 }
