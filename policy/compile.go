@@ -158,7 +158,10 @@ func (c *compiler) rule(t *ruleText) *rule {
 
 // each parses every word of a list.
 func each[T any](c *compiler, words []located, parse func(string) (T, error)) []T {
-	var list []T
+	if len(words) == 0 {
+		return nil
+	}
+	list := make([]T, 0, len(words))
 	for _, w := range words {
 		v, err := parse(w.text)
 		if err != nil {

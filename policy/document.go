@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -75,9 +76,17 @@ type problem struct {
 type problems struct {
 	file string
 	list []problem
+	more int // that are not in the list
 }
 
+// maxProblems bounds what is told of a file, which goes to the log.
+const maxProblems = 100
+
 func (p *problems) add(at position, format string, args ...any) {
+	if len(p.list) == maxProblems {
+		p.more++
+		return
+	}
 	p.list = append(p.list, problem{at, fmt.Sprintf(format, args...)})
 }
 
@@ -93,6 +102,9 @@ func (p *problems) err() error {
 	for _, x := range p.list {
 		errs = append(errs, fmt.Errorf("%s:%d:%d: %s", p.file, x.at.line, x.at.column, x.text))
 	}
+	if p.more > 0 {
+		errs = append(errs, fmt.Errorf("%s: %d more problems", p.file, p.more))
+	}
 	return errors.Join(errs...)
 }
 
@@ -100,7 +112,7 @@ func (p *problems) err() error {
 // to the problems.
 func (p *problems) parse(text []byte) *document {
 	var doc document
-	d := yaml.NewDecoder(strings.NewReader(string(text)))
+	d := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
 	err := d.Decode(&root)
 	switch {

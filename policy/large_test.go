@@ -34,3 +34,13 @@ func TestLargePolicy(t *testing.T) {
 		t.Errorf("it was said %d times", lines+1)
 	}
 }
+
+// OPS-22: a file full of problems is told by the first of them.
+func TestManyProblems(t *testing.T) {
+	text := "version: 1\nrules:\n- {name: one, user: [anyone], paths: [" + strings.Repeat("a,", 100_000) + "]}"
+	_, err := Parse("policy.yaml", []byte(text), Surroundings{})
+	lines := strings.Split(fmt.Sprint(err), "\n")
+	if len(lines) != maxProblems+1 || lines[maxProblems] != "policy.yaml: 99899 more problems" {
+		t.Errorf("%d lines, the last one %q", len(lines), lines[len(lines)-1])
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -194,6 +195,7 @@ func plainSecret(password string) (secret, error) {
 type entries struct {
 	users    map[string]secret
 	names    []string // of users, as the file has them
+	lines    []int    // where those stand, while the file is read
 	dearest  secret   // what a failure costs, whoever is named
 	warnings []string
 }
@@ -205,30 +207,48 @@ type entries struct {
 // {PLAIN} entries count only with allowPlain. The errors, one for each such
 // line, name file and line and quote no hash.
 func parseHtpasswd(file string, data []byte, allowPlain bool) (*entries, error) {
-	e := &entries{users: map[string]secret{}}
+	const shortest = 30 // bytes of an entry, about
+	most := len(data) / shortest
+	e := &entries{users: make(map[string]secret, most), names: make([]string, 0, most), lines: make([]int, 0, most)}
 	var errs []error
-	seen := map[string]int{}
-	for i, line := range strings.Split(string(data), "\n") {
-		line = strings.TrimSuffix(line, "\r")
-		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+	i := 0
+	for line := range strings.Lines(string(data)) {
+		i++
+		err := e.line(file, i, strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"), allowPlain)
+		if err == nil {
 			continue
 		}
-		name, h, err := parseLine(line, allowPlain)
-		if err == nil && seen[name] > 0 {
-			err = fmt.Errorf("user %q is in line %d already", name, seen[name])
+		if errs = append(errs, fmt.Errorf("%s:%d: %w", file, i, err)); len(errs) == maxErrors {
+			errs = append(errs, fmt.Errorf("%s: there may be more problems; the first %d are told", file, maxErrors))
+			break
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s:%d: %w", file, i+1, err))
-			continue
-		}
-		seen[name] = i + 1
-		if h.weakness != "" {
-			e.warnings = append(e.warnings, fmt.Sprintf("%s:%d: %s", file, i+1, h.weakness))
-		}
-		e.add(name, h)
 	}
+	e.lines = nil
 	return e, errors.Join(errs...)
 }
+
+// line reads line number i of a file.
+func (e *entries) line(file string, i int, line string, allowPlain bool) error {
+	if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
+		return nil
+	}
+	name, h, err := parseLine(line, allowPlain)
+	if err != nil {
+		return err
+	}
+	if _, taken := e.users[name]; taken {
+		return fmt.Errorf("user %q is in line %d already", name, e.lines[slices.Index(e.names, name)])
+	}
+	if h.weakness != "" {
+		e.warnings = append(e.warnings, fmt.Sprintf("%s:%d: %s", file, i, h.weakness))
+	}
+	e.add(name, h)
+	e.lines = append(e.lines, i)
+	return nil
+}
+
+// maxErrors bounds what is told of a file, which goes to the log.
+const maxErrors = 100
 
 func (e *entries) add(name string, h secret) {
 	e.users[name] = h

@@ -97,28 +97,33 @@ func (u *Users) Load(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	e, err := parseUsers(content, u.opts.AllowPlain)
-	if err != nil {
-		return "", err
-	}
-	g := &generation{u.id(content), e}
-	old := u.current.Load()
-	if old == nil && len(e.users) == 0 {
-		return "", errNoUsers
-	}
-	if old == nil || old.id != g.id {
-		u.current.Store(g)
-		u.logins.reloaded(e.users)
-		u.notice.Tell()
-		u.opts.Log.Info("users in service", "generation", g.id, "users", len(e.users))
-		for _, w := range e.warnings {
-			u.opts.Log.Warn("weak password entry", "source", w)
+	in, id := u.current.Load(), u.id(content)
+	if in == nil || in.id != id {
+		e, err := parseUsers(content, u.opts.AllowPlain)
+		switch {
+		case err != nil:
+			return "", err
+		case in == nil && len(e.users) == 0:
+			return "", errNoUsers
 		}
+		in = &generation{id, e}
+		u.serve(in)
 	}
-	if len(e.users) == 0 {
-		return g.id, errNoUsers
+	if len(in.users) == 0 {
+		return id, errNoUsers
 	}
-	return g.id, nil
+	return id, nil
+}
+
+// serve puts a generation in service.
+func (u *Users) serve(g *generation) {
+	u.current.Store(g)
+	u.logins.reloaded(g.users)
+	u.notice.Tell()
+	u.opts.Log.Info("users in service", "generation", g.id, "users", len(g.users))
+	for _, w := range g.warnings {
+		u.opts.Log.Warn("weak password entry", "source", w)
+	}
 }
 
 var errNoUsers = errors.New("the users file holds no user, so nobody can log in")
