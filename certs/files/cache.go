@@ -20,7 +20,7 @@ func (c *Cache) Get(name string) ([]byte, error) {
 	}
 	path := filepath.Join(c.Dir, name)
 	data, err := bounded(c.Dir, func() ([]byte, error) {
-		data, err := readFile(path)
+		data, err := readFile(path, Limit{}.within(maxFile), "it has", 0)
 		if err != nil {
 			err = explain(path, err)
 		}

@@ -114,7 +114,7 @@ func TestCacheErrors(t *testing.T) {
 		want string
 	}{
 		{"get a folder", get("folder"), "read " + dir + "/folder: it is not a regular file"},
-		{"get too much", get("big"), "read " + dir + "/big: it is larger than 1 MiB"},
+		{"get too much", get("big"), "read " + dir + "/big: it has 2 MiB, more than 1 MiB"},
 		{"put onto a folder", func() error { return c.Put("folder", nil) }, "keep " + dir + "/folder: file exists"},
 		{"put into nowhere", func() error { return nowhere.Put("a", nil) }, "keep " + nowhere.Dir + "/a: no such file or directory"},
 		{"check nowhere", nowhere.Check, "keep " + nowhere.Dir + "/.check: no such file or directory"},

@@ -36,6 +36,8 @@ type Source struct {
 	// OwnDomain is the SPIFFE trust domain of the workload, where its
 	// certificate comes from elsewhere. "": as certs.Input tells.
 	OwnDomain string
+	// CRLs and CAs are how much may be read of those, each CA's file by itself.
+	CRLs, CAs Limit
 }
 
 // Names by which a folder holds CAs. The first is cert-manager's and the
@@ -77,7 +79,7 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 			continue
 		}
 		if err == nil && trust {
-			err = f.addTrust(&in)
+			err = f.addTrust(&in, s.CRLs.within(maxCRL))
 		}
 		if err != nil {
 			return nil, err
@@ -91,7 +93,7 @@ func (s *Source) Load(context.Context) (*certs.Material, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := f.addTrust(&in); err != nil {
+		if err := f.addTrust(&in, s.CRLs.within(maxCRL)); err != nil {
 			return nil, err
 		}
 	}
@@ -105,8 +107,10 @@ func (s *Source) readPairs(dir string) (*folder, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("%s %w", dir, errIsFile)
 	}
-	return readEach(dir, func(name string) bool { return s.WantTrust || isPair(name) })
+	return readEach(dir, s.limits, func(name string) bool { return s.WantTrust || isPair(name) })
 }
+
+func (s *Source) limits() *quota { return newQuota(s.CRLs, s.CAs) }
 
 // isPair reports whether a file of that name is part of a pair.
 func isPair(name string) bool {

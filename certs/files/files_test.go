@@ -212,7 +212,7 @@ func TestReadFile(t *testing.T) {
 		{"through links", filepath.Join(v.Dir, "htpasswd"), ""},
 		{"hidden", write(".htpasswd", 1), ""},
 		{"largest", write("largest", 1<<20), ""},
-		{"too large", write("large", 1<<20+1), "large: it is larger than 1 MiB"},
+		{"too large", write("large", 1<<20+1), "large: it has 1.0 MiB, more than 1 MiB"},
 		{"largest CRL", write("crl.pem", 16<<20), ""},
 		{"FIFO", fifo, "fifo: it is not a regular file"},
 		{"missing", "/does/not/exist", "/does/not/exist"},
@@ -371,7 +371,7 @@ func TestManyLargeCRLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.Update(t, with(certstest.Secret(ca.Server(t, "a"), ca), map[string][]byte{"one.crl": list, "two.crl": list}))
-	if _, err := source.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "(one.crl, two.crl) have 18.0 MiB together, more than 16 MiB") {
+	if _, err := source.Load(t.Context()); err == nil || !strings.Contains(err.Error(), "two.crl: it and the CRLs beside it have 18.0 MiB, more than 16 MiB") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -101,7 +101,7 @@ func Probe(ctx context.Context, patience time.Duration, paths []string) {
 	for _, path := range paths {
 		all.Go(func() {
 			// Whoever needs it will say what else is wrong with it.
-			_, _ = answer(ctx, &mounts, patience, path, func() (map[string][]byte, error) { return read(path) })
+			_, _ = answer(ctx, &mounts, patience, path, func() (map[string][]byte, error) { return Limit{}.read(path) })
 		})
 	}
 	all.Wait()

@@ -16,13 +16,9 @@ import (
 	"sidegate/certs"
 )
 
-const (
-	maxFile = 1 << 20  // what fits into a Secret
-	maxCRL  = 16 << 20 // the CRL of a large CA may come by another way
-	// attempts is how often a folder is read that is being replaced. The
-	// kubelet deletes the old version right after it moved ..data.
-	attempts = 5
-)
+// attempts is how often a folder is read that is being replaced. The kubelet
+// deletes the old version right after it moved ..data.
+const attempts = 5
 
 var (
 	errReplaced   = errors.New("it is replaced faster than it can be read")
@@ -32,30 +28,36 @@ var (
 // Read returns the content of every regular file of a folder by its name,
 // from one version of the folder, or of a single file by its base name. In a
 // folder, hidden files and sub-folders are passed over. A file of more than
-// 1 MiB (a CRL: 16 MiB) is an error.
-func Read(path string) (map[string][]byte, error) {
-	return bounded(path, func() (map[string][]byte, error) { return read(path) })
+// 1 MiB (CRLs: 16 MiB together) is an error.
+func Read(path string) (map[string][]byte, error) { return Limit{}.Read(path) }
+
+// Read is that of the package for files within the limit.
+func (l Limit) Read(path string) (map[string][]byte, error) {
+	return bounded(path, func() (map[string][]byte, error) { return l.read(path) })
 }
 
-func read(path string) (map[string][]byte, error) {
+func (l Limit) read(path string) (map[string][]byte, error) {
 	folder, err := isFolder(path)
 	if err != nil {
 		return nil, err
 	}
 	if folder {
-		return strictly(readEach(path, all))
+		return strictly(readEach(path, l.quota, all))
 	}
-	return strictly(readNamed(path, none))
+	return strictly(readNamed(path, l.quota, none))
 }
 
 // ReadOne returns the content of a single file, as Read does. A folder is an
 // error.
-func ReadOne(path string) ([]byte, error) {
+func ReadOne(path string) ([]byte, error) { return Limit{}.ReadOne(path) }
+
+// ReadOne is that of the package for a file within the limit.
+func (l Limit) ReadOne(path string) ([]byte, error) {
 	content, err := bounded(path, func() (map[string][]byte, error) {
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			return nil, fmt.Errorf("%s is a folder; name the file", path)
 		}
-		return read(path)
+		return l.read(path)
 	})
 	return content[filepath.Base(path)], err
 }
@@ -124,23 +126,24 @@ func strictly(f *folder, err error) (map[string][]byte, error) {
 	return f.content, nil
 }
 
-// readEach reads the files of a folder that want wants.
-func readEach(dir string, want func(name string) bool) (*folder, error) {
+// readEach reads the files of a folder that want wants, within the limits.
+func readEach(dir string, limits func() *quota, want func(name string) bool) (*folder, error) {
 	return ofOneVersion(dir, func(version string) (*folder, error) {
-		return readVersion(dir, version, want)
+		return readVersion(dir, version, limits(), want)
 	})
 }
 
 // readNamed reads one file and those beside it whose names beside says.
-func readNamed(path string, beside func(name string) bool) (*folder, error) {
+func readNamed(path string, limits func() *quota, beside func(name string) bool) (*folder, error) {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
 	return ofOneVersion(dir, func(version string) (*folder, error) {
-		data, err := readFile(filepath.Join(version, name))
+		q := limits()
+		data, err := q.read(filepath.Join(version, name))
 		if err != nil {
 			return nil, explain(path, err)
 		}
-		f, err := readVersion(dir, version, func(n string) bool { return n != name && beside(n) })
+		f, err := readVersion(dir, version, q, func(n string) bool { return n != name && beside(n) })
 		if err == nil {
 			f.content[name] = data
 		}
@@ -203,7 +206,7 @@ func none(string) bool { return false }
 
 // readVersion reads the files of a version that want wants and that are not
 // hidden. Errors name them as files of dir.
-func readVersion(dir, version string, want func(name string) bool) (*folder, error) {
+func readVersion(dir, version string, q *quota, want func(name string) bool) (*folder, error) {
 	entries, err := os.ReadDir(version)
 	if err != nil {
 		return nil, explain(dir, err)
@@ -218,7 +221,7 @@ func readVersion(dir, version string, want func(name string) bool) (*folder, err
 		if !want(name) {
 			continue
 		}
-		data, err := readFile(filepath.Join(version, name))
+		data, err := q.read(filepath.Join(version, name))
 		switch {
 		case errors.Is(err, errNotRegular):
 		case err != nil:
@@ -230,12 +233,9 @@ func readVersion(dir, version string, want func(name string) bool) (*folder, err
 	return f, nil
 }
 
-// readFile reads a regular file: opening a FIFO would wait for ever.
-func readFile(path string) ([]byte, error) {
-	limit := maxFile
-	if IsCRL(filepath.Base(path)) {
-		limit = maxCRL
-	}
+// readFile reads a regular file: opening a FIFO would wait for ever. What is too
+// large beside what was taken before is refused before it is read.
+func readFile(path string, limit Limit, who string, taken int64) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -243,21 +243,22 @@ func readFile(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
+	if err := limit.check(who, taken+info.Size()); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	left := limit.Bytes - taken // it may have grown meanwhile
 	var content bytes.Buffer
-	content.Grow(int(min(info.Size(), int64(limit))) + bytes.MinRead) // at once: a list may be large
-	if _, err := content.ReadFrom(io.LimitReader(f, int64(limit)+1)); err != nil {
+	content.Grow(int(info.Size()) + bytes.MinRead) // at once: a list may be large
+	if _, err := content.ReadFrom(io.LimitReader(f, left+1)); err != nil {
 		return nil, err
 	}
 	data := content.Bytes()
-	if len(data) > limit {
-		return nil, fmt.Errorf("it is larger than %d MiB", limit>>20)
-	}
-	return data, nil
+	return data, limit.check(who, taken+int64(len(data)))
 }
 
 // explain names the path once and says what to do.

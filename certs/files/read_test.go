@@ -35,7 +35,7 @@ func TestReadDuringDeletion(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return strictly(readVersion(dir, version, all))
+		return strictly(readVersion(dir, version, Limit{}.quota(), all))
 	})
 	if err != nil || reads != 2 || len(content) != 2 || string(content["ca.crt"]) != "..new" {
 		t.Errorf("got %q, %v after %d reads; want the new version", content, err, reads)

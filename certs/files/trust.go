@@ -52,9 +52,9 @@ func (s *Source) readCA() (*folder, error) {
 		return nil, err
 	}
 	if isDir {
-		return readEach(s.ClientCA, all)
+		return readEach(s.ClientCA, s.limits, all)
 	}
-	f, err := readNamed(s.ClientCA, IsCRL)
+	f, err := readNamed(s.ClientCA, s.limits, IsCRL)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Source) readCA() (*folder, error) {
 
 // addTrust finds the CAs, the bundles of trust domains and the CRLs. One of
 // those that can't be read is an error; what else lies there decides nothing.
-func (f *folder) addTrust(in *certs.Input) error {
+func (f *folder) addTrust(in *certs.Input, limit Limit) error {
 	crls := f.crls()
 	for _, name := range f.names() {
 		_, isBundle := trustDomainOf(name)
@@ -99,13 +99,13 @@ func (f *folder) addTrust(in *certs.Input) error {
 		return fmt.Errorf("client certificates are asked for but %s holds no CA (looked for %s, bundle.<trust-domain>.pem; found: %s); set SIDEGATE_CLIENT_CA or mount ca.crt there",
 			f.dir, strings.Join(caNames, ", "), f.found())
 	}
-	size := 0
+	size := int64(0)
 	for _, name := range crls {
 		in.CRLs = append(in.CRLs, f.file(name))
-		size += len(f.content[name])
+		size += int64(len(f.content[name]))
 	}
-	if size > maxCRL {
-		return fmt.Errorf("the CRLs of %s (%s) have %.1f MiB together, more than %d MiB", f.dir, strings.Join(crls, ", "), float64(size)/(1<<20), maxCRL>>20)
+	if err := limit.check("together they have", size); err != nil { // some bear other names
+		return fmt.Errorf("the CRLs of %s (%s): %w", f.dir, strings.Join(crls, ", "), err)
 	}
 	return nil
 }

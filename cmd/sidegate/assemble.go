@@ -37,6 +37,8 @@ type assembly struct {
 	reload []*reload.Loop // of users and policy
 	paths  []string       // all that is watched
 
+	memory   int64         // the container's limit; 0: unknown
+	limits   fileLimits    // that follow from it
 	lookOnly bool          // nothing is to be issued for it, by cfssl or acme
 	patience time.Duration // with mounts that hang; zero: files.Patience
 }
@@ -78,12 +80,13 @@ func (a *assembly) decider() tlsproxy.Decider {
 // assemble loads everything that the configuration names and returns every
 // problem at once.
 func assemble(ctx context.Context, c *Config, log *slog.Logger) (*assembly, error) {
-	a := &assembly{config: c, log: log}
+	a := &assembly{config: c, log: log, memory: cgroupLimit("/")}
 	return a, a.fill(ctx)
 }
 
 func (a *assembly) fill(ctx context.Context) error {
 	specs, specErr := readSpecs(a.config)
+	a.limits = limitFiles(a.memory, placesOfCAs(specs))
 	files.Probe(ctx, cmp.Or(a.patience, files.Patience), mounted(a.config, specs))
 	userErr := a.loadUsers(ctx)
 	policyErr := a.loadPolicy(ctx, specs, specErr == nil && userErr == nil)
@@ -131,7 +134,7 @@ func (a *assembly) loadUsers(ctx context.Context) error {
 	}
 	users, err := authn.NewUsers(authn.Options{
 		Realm:      a.config.Realm,
-		Read:       func() (map[string][]byte, error) { return files.Read(path) },
+		Read:       func() (map[string][]byte, error) { return a.limits.users.Read(path) },
 		Log:        a.log,
 		AllowPlain: bool(a.config.PlainPasswords),
 	})
@@ -205,7 +208,7 @@ func (a *assembly) policyFile() (string, error) {
 }
 
 func (a *assembly) loadPolicyFile(ctx context.Context, path string, around policy.Surroundings) error {
-	store := &policy.Store{File: path, Surroundings: around, Log: a.log, Read: func() ([]byte, error) { return files.ReadOne(path) }}
+	store := &policy.Store{File: path, Surroundings: around, Log: a.log, Read: func() ([]byte, error) { return a.limits.policy.ReadOne(path) }}
 	if err := a.loads(ctx, "policy", path, store.Load); err != nil {
 		return joinFlat(prefixEach("SIDEGATE_POLICY", err))
 	}

@@ -146,6 +146,9 @@ func report(w io.Writer, a *assembly, m memory) {
 	if warning := m.short(); warning != "" {
 		line(w, "warning: %s", warning)
 	}
+	if text := a.limits.String(); text != "" {
+		fmt.Fprintln(w, text)
+	}
 	if warning := a.config.Admin.warning(); warning != "" {
 		line(w, "warning: %s", warning)
 	}

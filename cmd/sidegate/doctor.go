@@ -230,7 +230,7 @@ func (d *doctor) assemble(ctx context.Context) []error {
 	defer cancel()
 	c := *d.config
 	c.StartTimeout = Duration(patience)
-	d.assembly = &assembly{config: &c, log: slog.New(slog.DiscardHandler), lookOnly: true, patience: patience}
+	d.assembly = &assembly{config: &c, log: slog.New(slog.DiscardHandler), memory: cgroupLimit("/"), lookOnly: true, patience: patience}
 	return split(d.assembly.fill(ctx))
 }
 

@@ -261,7 +261,7 @@ func (st *store) variable(err error) string {
 // asked for, and clientCA or what lies in the first TLS folder has their CAs.
 func (a *assembly) files(tls []string, clientCA string, trust bool) func() *store {
 	return func() *store {
-		source := &files.Source{TLS: tls, WantTrust: trust, ClientCA: clientCA, OwnDomain: a.ownDomain(tls)}
+		source := &files.Source{TLS: tls, WantTrust: trust, ClientCA: clientCA, OwnDomain: a.ownDomain(tls), CRLs: a.limits.crls, CAs: a.limits.cas}
 		a.paths = append(a.paths, source.Paths()...)
 		return &store{
 			Store:     &certs.Store{Source: source, AllowNameLoss: bool(a.config.TLSNameLoss)},
