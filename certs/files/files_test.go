@@ -376,6 +376,32 @@ func TestManyLargeCRLs(t *testing.T) {
 	}
 }
 
+// OPS-22: files that nobody uses have a bound together, and decide about nothing.
+func TestManyLargeFiles(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	content := certstest.Secret(ca.Server(t, "a"), ca)
+	for i := range 20 {
+		content[fmt.Sprintf("%02d.bin", i)] = make([]byte, 1<<20)
+	}
+	v := certstest.NewVolume(t, content)
+	for _, c := range []struct {
+		limit  files.Limit
+		unused int
+		text   string
+	}{
+		{files.Limit{}, 4, "16.bin: it and the files beside it have 17 MiB, more than 16 MiB"},
+		{files.Limit{Bytes: 1 << 20, Of: "memory"}, 19, "01.bin: it and the files beside it have 2 MiB; 1 MiB fit into memory"},
+	} {
+		m, err := (&files.Source{TLS: []string{v.Dir}, WantTrust: true, CAs: c.limit}).Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Warnings) != c.unused || !strings.Contains(m.Warnings[0], c.text) {
+			t.Errorf("%d warnings, want %d with %q: %q", len(m.Warnings), c.unused, c.text, m.Warnings)
+		}
+	}
+}
+
 // ROT-20: what lies beside the pair decides about nothing, whatever it is. Only
 // whom to trust is strict.
 func TestOtherFilesDecideNothing(t *testing.T) {

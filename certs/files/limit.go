@@ -49,29 +49,43 @@ func Size(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// quota is what the files of one folder may have: each by itself, and the CRLs
-// among them together.
+// quota is what the files of one folder may have: each by itself, the CRLs among
+// them together, and those together that are of no kind that their names tell.
 type quota struct {
-	crls, others Limit
-	taken        int64 // by CRLs
+	crls, others, rest Limit
+	ofCRLs, ofRest     int64 // taken
 }
 
 func (l Limit) quota() *quota { return newQuota(l, l) }
 
 func newQuota(crls, others Limit) *quota {
-	return &quota{crls: crls.within(maxCRL), others: others.within(maxFile)}
+	return &quota{crls: crls.within(maxCRL), others: others.within(maxFile), rest: others.within(maxCRL)}
 }
 
 // read reads a regular file that fits.
 func (q *quota) read(path string) ([]byte, error) {
-	if !IsCRL(filepath.Base(path)) {
+	name := filepath.Base(path)
+	_, isBundle := trustDomainOf(name)
+	switch {
+	case IsCRL(name):
+		return q.share(path, q.crls, "CRLs", &q.ofCRLs)
+	case isPair(name) || IsCA(name) || isBundle:
 		return readFile(path, q.others, "it has", 0)
+	case q.ofRest+q.others.Bytes > q.rest.Bytes:
+		return q.share(path, q.rest, "files", &q.ofRest)
 	}
+	data, err := readFile(path, q.others, "it has", 0)
+	q.ofRest += int64(len(data))
+	return data, err
+}
+
+// share reads a file that has a limit together with others.
+func (q *quota) share(path string, limit Limit, others string, taken *int64) ([]byte, error) {
 	who := "it has"
-	if q.taken > 0 {
-		who = "it and the CRLs beside it have"
+	if *taken > 0 {
+		who = "it and the " + others + " beside it have"
 	}
-	data, err := readFile(path, q.crls, who, q.taken)
-	q.taken += int64(len(data))
+	data, err := readFile(path, limit, who, *taken)
+	*taken += int64(len(data))
 	return data, err
 }
