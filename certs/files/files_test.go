@@ -132,7 +132,7 @@ func TestLoadSpansMounts(t *testing.T) {
 func TestLoadReadsOnlyTheNamedCA(t *testing.T) {
 	ca := certstest.NewCA(t, "ca")
 	dir := t.TempDir()
-	for name, data := range map[string][]byte{"roots.crt": ca.PEM(), "large": make([]byte, 2<<20)} {
+	for name, data := range map[string][]byte{"roots.crt": ca.PEM(), "large": make([]byte, 2<<20), "bundle.example.org.pem": []byte("no CA")} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
