@@ -185,13 +185,12 @@ func (g *gate) stripAnswer(h http.Header) {
 	}
 }
 
-// rewrite makes the fields of the outgoing request of an allowed one. Those that
-// are hop by hop were removed before, so that nothing set here can be removed by
-// what a client wrote into Connection.
-func (x *exchange) rewrite(out *http.Request) {
-	h := out.Header
+// rewrite makes the fields and the announced trailers of the outgoing request of
+// an allowed one. Those that are hop by hop were removed before, so that nothing
+// set here can be removed by what a client wrote into Connection.
+func (x *exchange) rewrite(h, trailer http.Header) {
 	x.gate.stripper.strip(h, x.trusted, x.sender.addr)
-	x.gate.stripper.stripTrailer(out.Trailer)
+	x.gate.stripper.stripTrailer(trailer)
 	if x.login != nil && !x.gate.PassAuthorization {
 		for _, name := range x.login.ConsumedHeaders {
 			h.Del(name)
@@ -205,10 +204,7 @@ func (x *exchange) rewrite(out *http.Request) {
 		}
 	}
 	if x.body != nil {
-		x.body.out = out.Trailer
-	}
-	if len(out.Trailer) > 0 {
-		out.ContentLength = -1 // HTTP/1.1 has room for trailers behind chunks alone
+		x.body.out = trailer
 	}
 }
 
@@ -216,7 +212,10 @@ func (x *exchange) rewrite(out *http.Request) {
 func rewriteH2C(pr *httputil.ProxyRequest) {
 	setTarget(pr.Out, pr.In)
 	restoreForwarding(pr.Out.Header, pr.In.Header)
-	exchangeOf(pr.In).rewrite(pr.Out)
+	exchangeOf(pr.In).rewrite(pr.Out.Header, pr.Out.Trailer)
+	if len(pr.Out.Trailer) > 0 {
+		pr.Out.ContentLength = -1
+	}
 }
 
 // setTarget makes net/http write path and query as they were received, where it

@@ -45,12 +45,12 @@ func (x *exchange) forward1() {
 // received, byte for byte.
 func (x *exchange) outgoing() *upstream.Request {
 	in := x.in
-	out := http.Request{Header: endToEnd(in.Header), Trailer: in.Trailer.Clone(), ContentLength: in.ContentLength}
-	restoreForwarding(out.Header, in.Header)
-	x.rewrite(&out)
+	h, trailer := endToEnd(in.Header), in.Trailer.Clone()
+	restoreForwarding(h, in.Header)
+	x.rewrite(h, trailer)
 	q := &upstream.Request{
-		Head:    http1.Request{Method: in.Method, Target: in.RequestURI, Host: in.Host, Fields: requestFields(out.Header)},
-		Upgrade: out.Header["Upgrade"] != nil,
+		Head:    http1.Request{Method: in.Method, Target: in.RequestURI, Host: in.Host, Fields: requestFields(h)},
+		Upgrade: h["Upgrade"] != nil,
 		Owner:   upstream.Owner{Caller: &x.conn.caller, Client: x.req.Client},
 	}
 	if u := x.id.User; u != nil {
@@ -63,14 +63,15 @@ func (x *exchange) outgoing() *upstream.Request {
 		q.Head.SayZero = in.Header["Content-Length"] != nil || in.Method == http.MethodPost || in.Method == http.MethodPut || in.Method == http.MethodPatch
 		return q
 	}
-	q.Body, q.Head.Length, q.Interrupt = x.body, out.ContentLength, x.body.interrupt
-	q.Buffers = x.buffersFor(out.ContentLength)
+	q.Body, q.Head.Length, q.Interrupt = x.body, in.ContentLength, x.body.interrupt
+	q.Buffers = x.buffersFor(in.ContentLength)
 	q.Expect = strings.EqualFold(in.Header.Get("Expect"), "100-continue")
-	if len(out.Trailer) > 0 {
-		for name := range out.Trailer {
+	if len(trailer) > 0 {
+		q.Head.Length = http1.Chunked // else there is no room for them
+		for name := range trailer {
 			q.Head.Trailers = append(q.Head.Trailers, name)
 		}
-		q.Trailers = func() []http1.Field { return requestFields(out.Trailer) }
+		q.Trailers = func() []http1.Field { return requestFields(trailer) }
 	}
 	return q
 }
@@ -214,6 +215,9 @@ var lookedUp = func() map[string]bool {
 // answerName is how a field of an answer is called from here on: as the
 // application spells it, unless somebody looks for it.
 func answerName(name string) string {
+	if lookedUp[name] { // as nearly all of them are spelled
+		return name
+	}
 	if canonical := textproto.CanonicalMIMEHeaderKey(name); lookedUp[canonical] {
 		return canonical
 	}
@@ -221,12 +225,15 @@ func answerName(name string) string {
 }
 
 // takeFields puts the fields of an answer into h but for what is about the
-// connection alone, of which an upgrade keeps what makes it one.
+// connection alone, by itself or because Connection names it; of which an
+// upgrade keeps what makes it one.
 func takeFields(h http.Header, fields []http1.Field, upgrade bool) {
 	values := make([]string, len(fields)) // one allocation for all that come once
+	var few [4]string
+	connection := http1.AppendValues(few[:0], fields, "Connection")
 	for i := range fields {
 		f := &fields[i]
-		if onlyHere(fields, f.Name) && !(upgrade && strings.EqualFold(f.Name, "Upgrade")) {
+		if (http1.OnlyHere(f.Name) || http1.HasToken(connection, f.Name)) && !(upgrade && strings.EqualFold(f.Name, "Upgrade")) {
 			continue
 		}
 		name := answerName(f.Name)
@@ -237,12 +244,6 @@ func takeFields(h http.Header, fields []http1.Field, upgrade bool) {
 		values[i] = f.Value
 		h[name] = values[i : i+1 : i+1]
 	}
-}
-
-// onlyHere reports whether a field is about the connection, by itself or because
-// Connection names it.
-func onlyHere(fields []http1.Field, name string) bool {
-	return http1.OnlyHere(name) || http1.HasToken(fields, "Connection", name)
 }
 
 // truncated notes that the application's answer has broken off. The client's is

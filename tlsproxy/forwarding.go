@@ -22,11 +22,24 @@ func restoreForwarding(h, in http.Header) {
 // proxy said; strip has removed what anyone else said.
 func setForwarding(h http.Header, x *exchange) {
 	dropOthersWord(h, x)
+	f := fieldSetter{h, make([]string, 0, 8)}
 	if x.conn.remote.IsValid() { // a unix socket has no address to tell
-		setHops(h, x)
+		setHops(&f, x)
 	}
-	setOrigin(h, x)
-	h["X-Request-Id"] = []string{x.requestID}
+	setOrigin(&f, x)
+	f.set("X-Request-Id", x.requestID)
+}
+
+// fieldSetter sets fields of one value each, which share their memory.
+type fieldSetter struct {
+	http.Header
+	values []string
+}
+
+func (f *fieldSetter) set(name, value string) {
+	f.values = append(f.values, value)
+	n := len(f.values)
+	f.Header[name] = f.values[n-1 : n : n]
 }
 
 // dropOthersWord leaves out the list that clients may have written: that which
@@ -44,36 +57,37 @@ func dropOthersWord(h http.Header, x *exchange) {
 
 // setHops adds the other end of the connection to the lists, and names the
 // client alone where it is known.
-func setHops(h http.Header, x *exchange) {
-	if len(h["X-Forwarded-For"]) == 0 && x.sender.addr != x.conn.remote {
+func setHops(f *fieldSetter, x *exchange) {
+	if len(f.Header["X-Forwarded-For"]) == 0 && x.sender.addr != x.conn.remote {
 		// The application must not take the proxy for the client.
-		h["X-Forwarded-For"] = []string{x.clientText()}
+		f.set("X-Forwarded-For", x.clientText())
 	}
-	addHop(h, "X-Forwarded-For", x.conn.remoteText)
-	if len(h["Forwarded"]) > 0 {
-		addHop(h, "Forwarded", forwardedElement(x.conn.remote, x.gate.scheme()))
+	addHop(f, "X-Forwarded-For", x.conn.remoteText)
+	if len(f.Header["Forwarded"]) > 0 {
+		addHop(f, "Forwarded", forwardedElement(x.conn.remote, x.gate.scheme()))
 	}
 	if x.sender.addr.IsValid() { // else strip has left none
-		h["X-Real-Ip"] = []string{x.clientText()}
+		f.set("X-Real-Ip", x.clientText())
 	}
 }
 
 // setOrigin says which host, scheme and port the client used: what a trusted
 // proxy said, else what the request says, else the default of the scheme. The
 // port of the gate is nobody's business: a Service or router has another.
-func setOrigin(h http.Header, x *exchange) {
+func setOrigin(f *fieldSetter, x *exchange) {
+	h := f.Header
 	if len(h["X-Forwarded-Host"]) == 0 {
-		setField(h, "X-Forwarded-Host", firstOf(x.sender.host, x.in.Host))
+		setField(f, "X-Forwarded-Host", firstOf(x.sender.host, x.in.Host))
 	}
 	proto := strings.ToLower(firstOf(only(h["X-Forwarded-Proto"], validProto), x.sender.proto, x.gate.scheme()))
 	port := firstOf(only(h["X-Forwarded-Port"], validPort), portOf(only(h["X-Forwarded-Host"], isHost)), defaultPort(proto))
-	setField(h, "X-Forwarded-Proto", proto)
-	setField(h, "X-Forwarded-Port", port)
+	setField(f, "X-Forwarded-Proto", proto)
+	setField(f, "X-Forwarded-Port", port)
 }
 
-func setField(h http.Header, name, value string) {
+func setField(f *fieldSetter, name, value string) {
 	if value != "" {
-		h[name] = []string{value}
+		f.set(name, value)
 	}
 }
 
@@ -150,11 +164,11 @@ func isAlphanumeric(c byte) bool {
 }
 
 // addHop appends a hop to a list field.
-func addHop(h http.Header, name, hop string) {
-	if prior := strings.Join(h[name], ", "); prior != "" {
+func addHop(f *fieldSetter, name, hop string) {
+	if prior := strings.Join(f.Header[name], ", "); prior != "" {
 		hop = prior + ", " + hop
 	}
-	h[name] = []string{hop}
+	f.set(name, hop)
 }
 
 // forwardedElement is our element of Forwarded (RFC 7239 4).

@@ -21,7 +21,9 @@ func newRequestID() string {
 	var raw [16]byte
 	binary.BigEndian.PutUint64(raw[:8], rand.Uint64())
 	binary.BigEndian.PutUint64(raw[8:], rand.Uint64())
-	return hex.EncodeToString(raw[:])
+	var text [2 * len(raw)]byte
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
 }
 
 func validRequestID(s string) bool {

@@ -31,11 +31,21 @@ var ErrProtocol = &ProtocolError{Problem: "not HTTP/1.1"}
 
 func malformed(problem string) error { return &ProtocolError{Problem: problem} }
 
-// HasToken reports whether one of the fields of this name lists the token
-// (RFC 9110 5.6.1), in any case of letters.
-func HasToken(fields []Field, name, token string) bool {
+// AppendValues appends the values of the fields of this name.
+func AppendValues(values []string, fields []Field, name string) []string {
 	for i := range fields {
-		if strings.EqualFold(fields[i].Name, name) && listHas(fields[i].Value, token) {
+		if f := &fields[i]; len(f.Name) == len(name) && strings.EqualFold(f.Name, name) {
+			values = append(values, f.Value)
+		}
+	}
+	return values
+}
+
+// HasToken reports whether one of the lists has the token (RFC 9110 5.6.1), in
+// any case of letters.
+func HasToken(lists []string, token string) bool {
+	for _, list := range lists {
+		if listHas(list, token) {
 			return true
 		}
 	}

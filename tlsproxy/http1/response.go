@@ -41,6 +41,9 @@ func (r *Response) Read(in *Reader, method string) error {
 
 func (r *Response) parse(head, method string) (err error) {
 	*r = Response{Fields: r.Fields[:0], Length: -1}
+	if r.Fields == nil {
+		r.Fields = make([]Field, 0, min(strings.Count(head, "\n"), usualFields))
+	}
 	if strings.IndexByte(head, 0) >= 0 {
 		return malformed("a NUL in the head")
 	}
@@ -56,6 +59,10 @@ func (r *Response) parse(head, method string) (err error) {
 	}
 	return r.frame(method)
 }
+
+// usualFields is how many fields a head has room for before it is read: what a
+// stranger sends must not decide how much is allocated at once.
+const usualFields = 32
 
 // parseStatus reads "HTTP/1.1 200 OK". The reason may be missing, and the blank
 // before it too.

@@ -30,6 +30,9 @@ type exchange struct {
 	writeErr error
 	stop     func() bool
 	settled  bool // the connection is given back or closed
+	// What is returned, here so that all of it is one allocation.
+	body     Body
+	response Response
 }
 
 func newExchange(c *Client, r *Request) *exchange {
@@ -56,9 +59,7 @@ func (x *exchange) prepare() (err error) {
 // connection is closed when that fails.
 func (x *exchange) run(ctx context.Context, c *conn) (*Response, error) {
 	x.conn, x.settled = c, false
-	if ctx.Done() != nil {
-		x.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
-	}
+	x.stop = afterEnd(ctx, c.sever)
 	res, err := x.exchange()
 	if err == nil {
 		return res, nil
@@ -151,7 +152,8 @@ func (x *exchange) strange(err error) error {
 
 // answered makes the response of a final head.
 func (x *exchange) answered() (*Response, error) {
-	b := &Body{x: x, body: x.res.Body(&x.in)}
+	x.body = Body{x: x, body: x.res.Body(&x.in)}
+	b := &x.body
 	ended, surplus, err := b.body.Whole()
 	if err != nil {
 		return nil, fmt.Errorf("answer: %w", err)
@@ -168,7 +170,8 @@ func (x *exchange) answered() (*Response, error) {
 		x.in.Cut()
 		x.settle(surplus)
 	}
-	return &Response{Response: &x.res, Body: b}, nil
+	x.response = Response{Response: &x.res, Body: b}
+	return &x.response, nil
 }
 
 // kindOf is what is remembered of an answer, and whether its connection may be
@@ -197,7 +200,7 @@ func (x *exchange) settle(surplus int) {
 		x.client.pool.fault(c.kind)
 	}
 	keep := !x.res.Close && surplus == 0
-	if x.stop != nil && !x.stop() {
+	if !x.stop() {
 		keep = false // it is being closed
 	}
 	if x.upload != nil {
@@ -231,9 +234,7 @@ func (x *exchange) abandon() {
 		return
 	}
 	x.settled = true
-	if x.stop != nil {
-		x.stop() // the connection is closed in any case
-	}
+	x.stop() // the connection is closed in any case
 	x.client.pool.drop(x.conn)
 	if x.upload != nil {
 		x.upload.cancel()
@@ -271,7 +272,7 @@ func (x *exchange) switched() (*Response, error) {
 	if err := x.conn.expectNothing(); err != nil {
 		return nil, err
 	}
-	if x.stop != nil && !x.stop() {
+	if !x.stop() {
 		return nil, net.ErrClosed
 	}
 	x.settled = true

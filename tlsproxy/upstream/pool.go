@@ -33,6 +33,7 @@ type Caller struct {
 type conn struct {
 	net.Conn
 	*eye
+	sever    func()    // closes it; made once, and not for each exchange
 	deadline time.Time // of reading, as it was set last
 	used     bool      // it has brought an answer
 	kind     kind      // of that answer
@@ -44,6 +45,10 @@ type conn struct {
 	watched      bool      // it was seen silent after quiet
 	older, newer *conn     // among all that wait
 	left, right  *conn     // among those of its caller
+}
+
+func newConn(c net.Conn, o Owner) *conn {
+	return &conn{Conn: c, eye: newEye(c), owner: o, sever: func() { _ = c.Close() }} // nothing is lost with it
 }
 
 // kind is of what kind an answer was. Applications that send more than their

@@ -137,7 +137,16 @@ func (c *Client) connect(ctx context.Context, o Owner) (*conn, error) {
 		return nil, err
 	}
 	c.pool.began()
-	return &conn{Conn: nc, eye: newEye(nc), owner: o}, nil
+	return newConn(nc, o), nil
+}
+
+// afterEnd is context.AfterFunc, but for what that allocates beside a context
+// which has such a method itself.
+func afterEnd(ctx context.Context, do func()) (stop func() bool) {
+	if c, ok := ctx.(interface{ AfterFunc(func()) func() bool }); ok {
+		return c.AfterFunc(do)
+	}
+	return context.AfterFunc(ctx, do)
 }
 
 // deathError says that a connection ended before the first byte of an answer.
