@@ -3,6 +3,7 @@ package admin
 import (
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,11 +93,30 @@ type gateMetrics struct {
 	duration, upstream                                    prometheus.Observer
 	connections                                           prometheus.Gauge
 	allowed, handshakeOK, forged                          prometheus.Counter
+	recent                                                atomic.Pointer[requestCounter]
+}
+
+// requestCounter is the counter of requests that ended in one way.
+type requestCounter struct {
+	status int
+	via    string
+	prometheus.Counter
 }
 
 func (g *gateMetrics) Request(status int, via string, took time.Duration) {
-	g.requests.WithLabelValues(codeLabel(status), via).Inc()
+	g.requestCounter(status, via).Inc()
 	g.duration.Observe(took.Seconds())
+}
+
+// requestCounter remembers the last one: most requests end like the one before,
+// and to find a counter by its labels costs more than to count.
+func (g *gateMetrics) requestCounter(status int, via string) prometheus.Counter {
+	c := g.recent.Load()
+	if c == nil || c.status != status || c.via != via {
+		c = &requestCounter{status, via, g.requests.WithLabelValues(codeLabel(status), via)}
+		g.recent.Store(c)
+	}
+	return c
 }
 
 func (g *gateMetrics) Upstream(took time.Duration) { g.upstream.Observe(took.Seconds()) }
