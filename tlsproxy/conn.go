@@ -47,6 +47,7 @@ type conn struct {
 	stream    atomic.Pointer[upgradedConn] // nil: not handed over yet
 	active    atomic.Int64                 // requests in flight
 	caller    upstream.Caller              // as the application's client knows it
+	client    *presence                    // of HTTP/1.1; nil: net/http alone sees to it
 	waits     atomic.Bool                  // net/http has sent its answers, and waits for the next request
 	ended     atomic.Pointer[policy.Reason]
 	onClose   func()

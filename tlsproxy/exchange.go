@@ -35,8 +35,8 @@ type exchange struct {
 	bare      bool          // the application is told nobody's name
 	started   time.Time
 	answer    recorder
-	ctx       context.Context    // of what is asked of the application
-	cancel    context.CancelFunc // ends it; nil: nothing is asked
+	ctx       lifetime    // of what is done for it
+	forget    func() bool // ends the watch for the client's going; nil: conn.client watches
 
 	// Of conn.allowed, and guarded by its mutex.
 	entered        bool
@@ -78,6 +78,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 	x.conn.exempt.Store(r.ProtoMajor == 1)
 	x.conn.active.Add(1)
 	head := x.conn.settle()
+	x.begin()
 	defer x.finish()
 	x.trusted = g.trusts(x.conn.remote)
 	x.sender = g.senderOf(x.conn.remote, r.Header)
@@ -89,15 +90,14 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sweep := g.sweeps.Load() // before the decision, so that no change is missed
-	if refusal := x.judge(r.Context()); refusal != nil {
+	if refusal := x.judge(&x.ctx); refusal != nil {
 		x.refuse(refusal)
 		return
 	}
-	if !x.book(r.Context(), head) {
+	if !x.book(&x.ctx, head) {
 		x.refuse(&denial{status: http.StatusServiceUnavailable, reason: memoryLimit, retryAfter: time.Second})
 		return
 	}
-	x.ctx, x.cancel = context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, x))
 	x.enter()
 	if g.sweeps.Load() != sweep {
 		if reason := x.judgeAgain(); reason != "" {
@@ -328,10 +328,25 @@ func (x *exchange) via() string {
 	return x.id.User.Method
 }
 
+// begin makes the client's going the end of what is done for the request.
+func (x *exchange) begin() {
+	x.ctx.Context, x.ctx.exchange = x.in.Context(), x
+	if x.in.ProtoMajor == 1 {
+		x.conn.client.begin(&x.ctx, x.in)
+	} else {
+		x.forget = context.AfterFunc(x.ctx.Context, x.abort)
+	}
+}
+
 // abort ends what is asked of the application.
-func (x *exchange) abort() {
-	if x.cancel != nil {
-		x.cancel()
+func (x *exchange) abort() { x.ctx.end() }
+
+// unwatch ends the watch for the client's going.
+func (x *exchange) unwatch() {
+	if x.forget != nil {
+		x.forget()
+	} else if c := x.conn.client; c != nil {
+		c.over()
 	}
 }
 
@@ -342,6 +357,7 @@ func (x *exchange) finish() {
 		_ = x.body.Close() // a client that has gone can be given no deadline
 	}
 	x.answer.finish()
+	x.unwatch()
 	if x.conn.active.Add(-1) == 0 { // before it leaves, or nobody would judge the connection by it
 		x.conn.rests()
 	}

@@ -171,7 +171,7 @@ func (x *exchange) forward() {
 		x.forward1()
 		return
 	}
-	r := x.in.WithContext(x.ctx)
+	r := x.in.WithContext(&x.ctx)
 	if x.body != nil {
 		r.Body = h2cUpload{x.body}
 	}

@@ -16,7 +16,7 @@ import (
 // forward1 sends the request on as HTTP/1.1, and its answer back.
 func (x *exchange) forward1() {
 	began := time.Now()
-	res, err := x.gate.forward.http1.Do(x.ctx, x.outgoing())
+	res, err := x.gate.forward.http1.Do(&x.ctx, x.outgoing())
 	if err != nil {
 		x.failed(err)
 		return

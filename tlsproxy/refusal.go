@@ -29,8 +29,11 @@ type http1Conn struct {
 
 func newHTTP1Conn(c net.Conn, under *conn, g *gate) *http1Conn {
 	under.parsing.Store(true)
+	under.client = &presence{from: c}
 	return &http1Conn{Conn: c, under: under, gate: g}
 }
+
+func (h *http1Conn) Read(p []byte) (int, error) { return h.under.client.Read(p) }
 
 // Close implements net.Conn. While a gate drains, net/http closes idle
 // connections and holds its lock as long: that must not wait for a client.
@@ -49,7 +52,11 @@ func (h *http1Conn) CloseWrite() error {
 
 func (h *http1Conn) Write(p []byte) (int, error) {
 	if !h.under.parsing.Load() {
-		return h.Conn.Write(p)
+		n, err := h.Conn.Write(p)
+		if err != nil {
+			h.under.client.left(err)
+		}
+		return n, err
 	}
 	if h.refused {
 		return len(p), nil // the rest of what is not sent

@@ -153,6 +153,7 @@ func (x *exchange) tunnel(res *upstream.Response) {
 	x.gate.stripAnswer(h)
 	h["Connection"] = []string{"Upgrade"}
 	x.conn.upgraded.Store(true) // before net/http forgets the connection
+	x.conn.client.over()        // the tunnel reads by itself
 	x.answer.status, x.answer.protocol = res.Status, protocol
 	client, buffered, err := x.answer.Hijack()
 	if err != nil {
@@ -162,7 +163,7 @@ func (x *exchange) tunnel(res *upstream.Response) {
 	if err := writeSwitch(buffered.Writer, h); err != nil {
 		return // likewise
 	}
-	stop := context.AfterFunc(x.ctx, func() { _ = res.Tunnel.Close() })
+	stop := context.AfterFunc(&x.ctx, func() { _ = res.Tunnel.Close() })
 	defer stop()
 	ended := make(chan error, 2)
 	buffers := x.buffersFor(-1)
