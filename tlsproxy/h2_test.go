@@ -50,7 +50,7 @@ func (w *world) h2Request(t *testing.T, list [][2]string) string {
 func h2Status(t *testing.T, conn net.Conn, list [][2]string) string {
 	t.Helper()
 	framer := beginH2(t, conn)
-	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields(t, list), EndHeaders: true, EndStream: true}))
+	writeHead(t, framer, fields(t, list))
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
@@ -62,6 +62,20 @@ func h2Status(t *testing.T, conn net.Conn, list [][2]string) string {
 		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
 			return "reset"
 		}
+	}
+}
+
+// writeHead sends the head of stream 1, in as many frames as it takes.
+func writeHead(t *testing.T, framer *http2.Framer, block []byte) {
+	t.Helper()
+	const largest = 16 << 10 // RFC 9113 4.2
+	first := block[:min(len(block), largest)]
+	block = block[len(first):]
+	must(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: first, EndHeaders: len(block) == 0, EndStream: true}))
+	for len(block) > 0 {
+		part := block[:min(len(block), largest)]
+		block = block[len(part):]
+		must(t, framer.WriteContinuation(1, len(block) == 0, part))
 	}
 }
 
