@@ -102,10 +102,21 @@ func (l *lockedBuffer) String() string {
 func newSide(t testing.TB, app *application) *side {
 	t.Helper()
 	s := &side{t: t, app: app, log: &lockedBuffer{}}
-	const busy = time.Minute // longer than the busiest machine takes
-	dial := &Dialer{Network: "tcp", Address: app.addr, Timeout: busy}
-	s.Client = New(Options{Dial: dial.Dial, HeadTimeout: busy, Idle: 1500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(s.log, nil))})
-	t.Cleanup(s.Close)
+	s.open(time.Minute) // longer than the busiest machine takes
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func (s *side) open(timeout time.Duration) {
+	dial := &Dialer{Network: "tcp", Address: s.app.addr, Timeout: time.Minute}
+	s.Client = New(Options{Dial: dial.Dial, HeadTimeout: timeout, Idle: 1500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(s.log, nil))})
+}
+
+// hasty makes it wait for an answer no longer than it takes to see that an
+// application says something else.
+func (s *side) hasty() *side {
+	s.Close()
+	s.open(100 * time.Millisecond)
 	return s
 }
 
