@@ -53,8 +53,8 @@ func lastingPrice(state *tls.ConnectionState) int64 {
 }
 
 // priceOfCerts is what the certificates of a client cost.
-func priceOfCerts(chain []*x509.Certificate) (n int64) {
-	for _, c := range chain {
+func priceOfCerts(sent []*x509.Certificate) (n int64) {
+	for _, c := range sent {
 		n += priceCerts * int64(len(c.Raw))
 	}
 	return n

@@ -96,12 +96,13 @@ func (p *Proxy) SetMemory(bytes int64) {
 	}
 }
 
-// Memory is what clients hold now, in bytes, as Limits.Memory counts it.
-func (p *Proxy) Memory() int64 {
+// Memory is what clients hold now, in bytes, as Limits.Memory counts it, and that
+// limit as it is now. Both are 0 before Run.
+func (p *Proxy) Memory() (held, limit int64) {
 	if room := p.room.Load(); room != nil {
 		return room.held()
 	}
-	return 0
+	return 0, 0
 }
 
 func (p *Proxy) drainTimeout() time.Duration {

@@ -284,11 +284,11 @@ func (r *room) count(p party, weight int64) {
 	}
 }
 
-// held is how many bytes are booked.
-func (r *room) held() int64 {
+// held is how many bytes are booked, and of how many.
+func (r *room) held() (used, max int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.used
+	return r.used, r.max
 }
 
 // full names the limit that a connection did not pass.

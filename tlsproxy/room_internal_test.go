@@ -40,13 +40,13 @@ func TestRoomIsBounded(t *testing.T) {
 	} {
 		r := testRoom()
 		n := int64(r.fill(c.claim))
-		if used := n * c.claim.bytes; used > c.most || used < c.most-2*c.claim.bytes || r.held() != used {
-			t.Errorf("%s: %d of %d bytes, %d held", name, used, c.most, r.held())
+		if used := n * c.claim.bytes; used > c.most || used < c.most-2*c.claim.bytes || r.used != used {
+			t.Errorf("%s: %d of %d bytes, %d held", name, used, c.most, r.used)
 		}
 		for range n {
 			r.give(c.claim)
 		}
-		if r.held() != 0 || len(r.by) != 0 || r.requests != 0 || r.large != 0 || r.heads != 0 || r.conns != 0 {
+		if r.used != 0 || len(r.by) != 0 || r.requests != 0 || r.large != 0 || r.heads != 0 || r.conns != 0 {
 			t.Errorf("%s: something is left: %+v", name, r)
 		}
 	}
@@ -134,8 +134,8 @@ func TestRoomIsWaitedFor(t *testing.T) {
 				t.Errorf("place %d went to %d", i, got)
 			}
 		}
-		if r.held() != int64(n)*conn.bytes {
-			t.Errorf("%d bytes held by %d", r.held(), n)
+		if r.used != int64(n)*conn.bytes {
+			t.Errorf("%d bytes held by %d", r.used, n)
 		}
 		exchange := asks("ann", "192.0.2.1", 64<<10)
 		exchange.kind = claimExchange
@@ -190,7 +190,7 @@ func TestHeadIsPaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if paid := b.room.held(); paid != priceHead*(56<<10) {
+	if paid := b.room.used; paid != priceHead*(56<<10) {
 		t.Errorf("60 KiB of a head cost %d", paid)
 	}
 	for range 1000 {
@@ -198,37 +198,37 @@ func TestHeadIsPaid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if paid := b.room.held(); paid != priceHead*mostHead {
+	if paid := b.room.used; paid != priceHead*mostHead {
 		t.Errorf("what net/http would never hold costs %d", paid)
 	}
-	if c.settle() != 1015*4<<10 || b.room.held() != 0 {
-		t.Errorf("%d are left", b.room.held())
+	if c.settle() != 1015*4<<10 || b.room.used != 0 {
+		t.Errorf("%d are left", b.room.used)
 	}
 	c.expects(64 << 10)
 	for range 16 {
 		_ = c.came(4 << 10)
 	}
-	if b.room.held() != 0 {
-		t.Errorf("a body that is paid costs %d", b.room.held())
+	if b.room.used != 0 {
+		t.Errorf("a body that is paid costs %d", b.room.used)
 	}
 	_ = c.came(64 << 10)
 	c.rests()
-	if b.room.held() != 0 || c.fresh.Load() != 0 {
-		t.Errorf("at rest it holds %d", b.room.held())
+	if b.room.used != 0 || c.fresh.Load() != 0 {
+		t.Errorf("at rest it holds %d", b.room.used)
 	}
 	_ = c.grows(smallBuffer)
-	if b.room.held() != 0 {
+	if b.room.used != 0 {
 		t.Error("a small buffer costs something")
 	}
 	for _, size := range []int{17 << 10, 17 << 10, 50 << 10, 5 << 10} {
 		_ = c.grows(size)
 	}
-	if b.room.held() != 46<<10 {
-		t.Errorf("a buffer of 50 KiB costs %d", b.room.held())
+	if b.room.used != 46<<10 {
+		t.Errorf("a buffer of 50 KiB costs %d", b.room.used)
 	}
 	c.closed = true
-	before := b.room.held()
-	if c.came(64<<10) == nil || b.room.held() != before {
+	before := b.room.used
+	if c.came(64<<10) == nil || b.room.used != before {
 		t.Error("a closed connection books something")
 	}
 }

@@ -120,8 +120,8 @@ func newWorldIn(t testing.TB, limits tlsproxy.Limits, change ...func(*tlsproxy.G
 		if err := <-w.done; err != nil {
 			t.Error(err)
 		}
-		w.done <- nil             // a test may have taken it
-		for proxy.Memory() != 0 { // OPS-16: all that was booked is given back
+		w.done <- nil                                      // a test may have taken it
+		for n := int64(1); n != 0; n, _ = proxy.Memory() { // OPS-16: all that was booked is given back
 			time.Sleep(time.Millisecond)
 		}
 	})

@@ -66,7 +66,7 @@ type Config struct {
 	TrustedProxies   Networks        `env:"TRUSTED_PROXIES" doc:"networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed"`
 	DrainDelay       Delay           `env:"DRAIN_DELAY" envDefault:"5s" doc:"how long the listeners stay open when a drain begins, until nobody sends new clients any more"`
 	DrainTimeout     Duration        `env:"DRAIN_TIMEOUT" envDefault:"20s" doc:"how long requests in flight may take after that; with the delay below the pod's grace period of 30 s"`
-	MaxConnections   Count           `env:"MAX_CONNECTIONS" envDefault:"10000" doc:"open connections, all gates together; more are closed at once. Fewer where the process may open few files"`
+	MaxConnections   Count           `env:"MAX_CONNECTIONS" envDefault:"10000" doc:"open connections, all gates together; beyond that, one by which nothing is asked makes room. Fewer where the process may open few files or has little memory"`
 	MaxHandshakes    Count           `env:"MAX_HANDSHAKES" envDefault:"1000" doc:"TLS handshakes in progress; more wait, and one that takes 1 s, or 250 ms until its hello, gives way"`
 	MaxHeaderBytes   Count           `env:"MAX_HEADER_BYTES" envDefault:"65536" doc:"bytes of a request's head; more is 431"`
 	MaxStreams       Count           `env:"MAX_STREAMS" envDefault:"250" doc:"concurrent requests of one HTTP/2 connection"`

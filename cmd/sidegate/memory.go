@@ -134,7 +134,8 @@ func followMemory(ctx context.Context, environ []string, m memory, proxy *tlspro
 			return nil
 		case <-t.C:
 		}
-		now := memoryOf(memoryLimit(environ), held()-proxy.Memory())
+		used, _ := proxy.Memory()
+		now := memoryOf(memoryLimit(environ), held()-used)
 		if now.limit != m.limit {
 			log.Info("memory limit changed", "bytes", now.limit, "before", m.limit, "room", now.String())
 			now.tellRuntime(environ)

@@ -84,6 +84,7 @@ func serveLogged(ctx context.Context, c *Config, p *program, log *slog.Logger, q
 		Gates: a.gates, Log: log, Metrics: metrics, Limits: b.limits, Clock: new(wallclock.Clock), DrainDelay: time.Duration(c.DrainDelay), DrainTimeout: time.Duration(c.DrainTimeout),
 	}
 	metrics.WatchRoots(proxy.Status)
+	metrics.WatchMemory(proxy.Memory)
 	if a.acme != nil {
 		a.acme.Open = proxy.Opened()
 	}

@@ -197,6 +197,15 @@ func (m *Metrics) WatchRoots(gates func() []tlsproxy.GateStatus) {
 	m.Registry.MustRegister(rootCollector(gates))
 }
 
+// WatchMemory shows how many bytes clients hold, and of how many; 0: of any number.
+func (m *Metrics) WatchMemory(memory func() (held, limit int64)) {
+	gauge := func(name, help string, value func() int64) {
+		m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	gauge("sidegate_client_memory_bytes", "Memory that connections and requests hold, as it is booked.", func() int64 { held, _ := memory(); return held })
+	gauge("sidegate_client_memory_limit_bytes", "Memory that they may hold; 0 where there is no limit.", func() int64 { _, limit := memory(); return limit })
+}
+
 // WatchLog makes the registry ask at each scrape how many lines of the log were
 // dropped. It may be called once for each kind of line.
 func (m *Metrics) WatchLog(kind string, dropped func() uint64) {
