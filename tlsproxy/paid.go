@@ -21,7 +21,7 @@ var errMemory = errors.New("no memory is left for what the client has sent")
 type account struct {
 	gate *gate
 
-	since   atomic.Int64 // unix nanoseconds: when it began to do what it does
+	since   atomic.Int64 // nanoseconds after the process started: when it began to do what it does
 	greeted atomic.Bool  // its handshake is done
 	known   atomic.Bool  // by it came a credential that proved a user
 	http2   atomic.Bool  // its protocol
@@ -38,7 +38,7 @@ type account struct {
 func (c *conn) price() int64 { return priceConn + c.paidFresh.Load() + c.lasting.Load() }
 
 // begins notes that the connection begins to do something else.
-func (c *conn) begins() { c.since.Store(time.Now().UnixNano()) }
+func (c *conn) begins() { c.since.Store(int64(time.Since(started))) }
 
 // came pays for bytes that the client has sent, as far as they are no part of a
 // request. It waits for room. An error: there is none.

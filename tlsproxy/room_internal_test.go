@@ -238,14 +238,15 @@ func TestHeadIsPaid(t *testing.T) {
 func TestVictims(t *testing.T) {
 	now := time.Now()
 	v := &victims{patience: time.Second}
-	old, young := now.Add(-time.Minute).UnixNano(), now.Add(-100*time.Millisecond).UnixNano()
+	ago := func(d time.Duration) int64 { return int64(now.Add(-d).Sub(started)) }
+	old, young := ago(time.Minute), ago(100*time.Millisecond)
 	for name, c := range map[string]struct {
 		set  func(*conn)
 		want rank
 	}{
 		"half-open":             {func(c *conn) { c.since.Store(old) }, unfinished},
 		"half-open, new":        {func(c *conn) { c.since.Store(young) }, busy},
-		"said hello":            {func(c *conn) { c.hello.Store(true); c.since.Store(now.Add(-700 * time.Millisecond).UnixNano()) }, busy},
+		"said hello":            {func(c *conn) { c.hello.Store(true); c.since.Store(ago(700 * time.Millisecond)) }, busy},
 		"said hello long ago":   {func(c *conn) { c.hello.Store(true); c.since.Store(old) }, unfinished},
 		"nothing asked":         {func(c *conn) { c.hello.Store(true); c.greeted.Store(true); c.since.Store(old) }, unfinished},
 		"nothing asked so far":  {func(c *conn) { c.hello.Store(true); c.greeted.Store(true); c.since.Store(young) }, busy},

@@ -93,7 +93,7 @@ func (v *victims) candidates(now time.Time) []candidate {
 }
 
 func (v *victims) rankOf(c *conn, now time.Time) rank {
-	took := now.Sub(time.Unix(0, c.since.Load()))
+	took := now.Sub(started) - time.Duration(c.since.Load())
 	switch {
 	case c.active.Load() > 0 || c.upgraded.Load() || took < v.patience/4:
 		return busy
