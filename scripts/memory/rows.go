@@ -52,7 +52,7 @@ func (b *bench) printRows(ctx context.Context, limit int64) error {
 }
 
 // settle is how long a row goes on once its flood stands.
-const settle = 8 * time.Second
+const settle = 5 * time.Second
 
 func (b *bench) printRow(ctx context.Context, r row, limit int64) error {
 	g, err := b.start(ctx, limit)

@@ -57,7 +57,6 @@ func (b *bench) start(ctx context.Context, limit int64, env ...string) (*gate, e
 		"SIDEGATE_POLICY=none",
 		"SIDEGATE_DRAIN_DELAY=0s",
 		"SIDEGATE_DRAIN_TIMEOUT=1s",
-		"GODEBUG=" + os.Getenv("DEBUGGODEBUG"),
 	}, env...)
 	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
 	if err := g.cmd.Start(); err != nil {
