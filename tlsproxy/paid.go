@@ -58,12 +58,12 @@ func (c *conn) came(n int) error {
 // grows pays for the buffer by which TLS reads, which stays, and for that of
 // HTTP/2 frames, which is as large as they are. One at a time reads.
 func (c *conn) grows(buffer int) error {
-	more := int64(buffer) - max(c.buffer.Load(), smallBuffer)
+	more := priceBuffer * (int64(buffer) - max(c.buffer.Load(), smallBuffer))
 	if more <= 0 || c.gate == nil {
 		return nil
 	}
 	if c.buffer.Swap(int64(buffer)) == 0 && c.http2.Load() {
-		more += maxFrame
+		more += priceBuffer * maxFrame
 	}
 	if !c.book(claim{kind: claimMore, bytes: more}, &c.lasting) {
 		return c.tooMuch()

@@ -11,6 +11,7 @@ import (
 const (
 	priceConn     = 32 << 10 // idle, HTTP/1.1
 	priceHTTP2    = 6 << 10  // more, where it speaks HTTP/2
+	priceBuffer   = 2        // more for each byte that can be read at once: what is filled already is not seen, and those it has outgrown are garbage
 	priceCerts    = 6        // more for each byte of the certificates that the client sent
 	priceHead     = 2        // more for each byte of a head that is not complete
 	priceArrival  = 16 << 10 // a request that has come

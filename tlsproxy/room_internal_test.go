@@ -223,7 +223,7 @@ func TestHeadIsPaid(t *testing.T) {
 	for _, size := range []int{17 << 10, 17 << 10, 50 << 10, 5 << 10} {
 		_ = c.grows(size)
 	}
-	if b.room.used != 46<<10 {
+	if b.room.used != priceBuffer*(46<<10) {
 		t.Errorf("a buffer of 50 KiB costs %d", b.room.used)
 	}
 	c.closed = true
