@@ -2,8 +2,11 @@ package tlsproxy
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sidegate/policy"
@@ -101,7 +104,8 @@ func allIdle(gates []*gate) bool {
 	return true
 }
 
-// upstreamAnswers reports whether the application accepts a connection.
+// upstreamAnswers reports whether the application is there. One that is slow to
+// accept a connection is: only one that refuses it has gone.
 func (g *gate) upstreamAnswers() bool {
 	if g.Upstream.RedirectPort > 0 {
 		return false
@@ -109,11 +113,10 @@ func (g *gate) upstreamAnswers() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	c, err := g.forward.dialer.Dial(ctx)
-	if err != nil {
-		return false
+	if err == nil {
+		_ = c.Close() // it was only asked whether it is there
 	}
-	_ = c.Close() // it was only asked whether it is there
-	return true
+	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // handshakeGrace is how long handshakes that are in progress when a listener
