@@ -133,6 +133,16 @@ func TestMaxBody(t *testing.T) {
 			t.Errorf("%s: the application saw a connection", proto)
 		}
 	}
+	conf := w.config(nil)
+	conf.NextProtos = []string{"http/1.1"}
+	c := w.dial(conf)
+	_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+	must(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil) // of a body that does not come
+	must(t, err)
+	if res.StatusCode != http.StatusRequestEntityTooLarge || app.connections() != 0 {
+		t.Errorf("a body that is announced and does not come: %d, %d connections to the application", res.StatusCode, app.connections())
+	}
 	big := newWorld(t, upstream(pour(t)), allow("anyone"), func(g *tlsproxy.Gate) { g.MaxBody = 10 })
 	for _, proto := range []string{"http/1.1", "h2"} {
 		c := big.client(big.config(nil), proto)
