@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,122 +21,19 @@ import (
 // opener makes one connection of a flood. What it returns is kept open.
 type opener func(ctx context.Context, d *dialer) (net.Conn, error)
 
-// askedOnce is an idle connection of HTTP/1.1.
-func askedOnce(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "http/1.1")
-	if err != nil {
-		return nil, err
-	}
-	return c, ask(c, bufio.NewReaderSize(c, 512), "/", "shared")
-}
-
-// askedOnceH2 is an idle connection of HTTP/2.
-func askedOnceH2(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "h2")
-	if err != nil {
-		return nil, err
-	}
-	h, err := newH2(c)
-	if err != nil {
-		return c, err
-	}
-	return c, h.ask(1, "/", "shared")
-}
-
-// silent is a connection by which nothing was asked.
-func silent(ctx context.Context, d *dialer) (net.Conn, error) { return asConn(d.dial(ctx, "http/1.1")) }
-
-// asConn keeps a nil pointer from becoming a connection.
-func asConn(c *tls.Conn, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-// halfOpen is a connection that never says hello.
-func halfOpen(ctx context.Context, d *dialer) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, "tcp", d.addr)
-}
-
-// unfinishedHead is a head of 60 KiB without an end.
-func unfinishedHead(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "http/1.1")
-	if err != nil {
-		return nil, err
-	}
-	_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n"+string(bytes.Repeat([]byte(longField), 60)))
-	return c, err
-}
-
-// unfinishedBlock is a field block of 60 KiB without an end, by CONTINUATION.
-func unfinishedBlock(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "h2")
-	if err != nil {
-		return nil, err
-	}
-	h, err := newH2(c)
-	if err != nil {
-		return c, err
-	}
-	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("GET", "/", "shared")}); err != nil {
-		return c, err
-	}
-	for range 60 {
-		block := append([]byte{0, 1, 'x', 0x7f, 0xe9, 0x06}, bytes.Repeat([]byte("y"), 1000)...) // a literal field; 127 + 105 + 6*128 = 1000
-		if err := h.WriteContinuation(1, false, block); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
-}
-
-// upload is a body that the application never reads.
-func upload(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "http/1.1")
-	if err != nil {
-		return nil, err
-	}
-	_, err = fmt.Fprintf(c, "POST /never HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: 100000000\r\n\r\n", basic("shared"))
-	go func() { _, _ = c.Write(make([]byte, 4<<20)) }() // it ends with the connection
-	return c, err
-}
-
-// uploadH2 is the same by HTTP/2, as far as the windows allow it.
-func uploadH2(ctx context.Context, d *dialer) (net.Conn, error) {
-	c, err := d.dial(ctx, "h2")
-	if err != nil {
-		return nil, err
-	}
-	h, err := newH2(c)
-	if err != nil {
-		return c, err
-	}
-	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("POST", "/never", "shared"), EndHeaders: true}); err != nil {
-		return c, err
-	}
-	for range 4 { // the window of a stream before SETTINGS is 65,535
-		if err := h.WriteData(1, false, make([]byte, 16000)); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
-}
-
-// requesting is a request whose answer nobody reads.
-func requesting(path, more string) opener {
+// overHTTP1 opens a connection of HTTP/1.1 and uses it.
+func overHTTP1(use func(c *tls.Conn) error) opener {
 	return func(ctx context.Context, d *dialer) (net.Conn, error) {
 		c, err := d.dial(ctx, "http/1.1")
 		if err != nil {
 			return nil, err
 		}
-		_, err = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\n%s\r\n", path, basic("shared"), more)
-		return c, err
+		return c, use(c)
 	}
 }
 
-// requestingH2 is the same by HTTP/2.
-func requestingH2(path string) opener {
+// overHTTP2 opens a connection of HTTP/2 and uses it.
+func overHTTP2(use func(h *h2conn) error) opener {
 	return func(ctx context.Context, d *dialer) (net.Conn, error) {
 		c, err := d.dial(ctx, "h2")
 		if err != nil {
@@ -145,8 +43,77 @@ func requestingH2(path string) opener {
 		if err != nil {
 			return c, err
 		}
-		return c, h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("GET", path, "shared"), EndHeaders: true, EndStream: true})
+		return c, use(h)
 	}
+}
+
+var (
+	// askedOnce and askedOnceH2 are idle connections.
+	askedOnce   = overHTTP1(func(c *tls.Conn) error { return ask(c, bufio.NewReaderSize(c, 512), "/", "shared") })
+	askedOnceH2 = overHTTP2(func(h *h2conn) error { return h.ask(1, "/", "shared") })
+
+	// silent is a connection by which nothing was asked.
+	silent = overHTTP1(func(*tls.Conn) error { return nil })
+)
+
+// halfOpen is a connection that never says hello.
+func halfOpen(ctx context.Context, d *dialer) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", d.addr)
+}
+
+// unfinishedHead is a head of 60 KiB without an end.
+var unfinishedHead = overHTTP1(func(c *tls.Conn) error {
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat(longField, 60))
+	return err
+})
+
+// unfinishedBlock is a field block of 60 KiB without an end, by CONTINUATION.
+var unfinishedBlock = overHTTP2(func(h *h2conn) error {
+	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("GET", "/", "shared")}); err != nil {
+		return err
+	}
+	for range 60 {
+		block := append([]byte{0, 1, 'x', 0x7f, 0xe9, 0x06}, bytes.Repeat([]byte("y"), 1000)...) // a literal field; 127 + 105 + 6*128 = 1000
+		if err := h.WriteContinuation(1, false, block); err != nil {
+			return err
+		}
+	}
+	return nil
+})
+
+// upload is a body that the application never reads.
+var upload = overHTTP1(func(c *tls.Conn) error {
+	_, err := fmt.Fprintf(c, "POST /never HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: 100000000\r\n\r\n", basic("shared"))
+	go func() { _, _ = c.Write(make([]byte, 4<<20)) }() // it ends with the connection
+	return err
+})
+
+// uploadH2 is the same by HTTP/2, as far as the windows allow it.
+var uploadH2 = overHTTP2(func(h *h2conn) error {
+	if err := h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("POST", "/never", "shared"), EndHeaders: true}); err != nil {
+		return err
+	}
+	for range 4 { // the window of a stream before SETTINGS is 65,535
+		if err := h.WriteData(1, false, make([]byte, 16000)); err != nil {
+			return err
+		}
+	}
+	return nil
+})
+
+// requesting is a request whose answer nobody reads.
+func requesting(path, more string) opener {
+	return overHTTP1(func(c *tls.Conn) error {
+		_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\n%s\r\n", path, basic("shared"), more)
+		return err
+	})
+}
+
+// requestingH2 is the same by HTTP/2.
+func requestingH2(path string) opener {
+	return overHTTP2(func(h *h2conn) error {
+		return h.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields("GET", path, "shared"), EndHeaders: true, EndStream: true})
+	})
 }
 
 // flood opens connections, 64 at a time, and keeps those that the gate keeps.
